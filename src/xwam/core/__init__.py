@@ -1,0 +1,1 @@
+"""The nouns that move between rooms, and the conventions they follow."""

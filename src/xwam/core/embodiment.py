@@ -1,0 +1,178 @@
+"""A robot as data: the named parts of its action and proprio vectors, its cameras, and its rates.
+
+Normalisation is by quantiles, 2 * (x - q01) / max(q99 - q01, 1e-6) - 1, as in X-WAM (arXiv 2604.26694);
+quaternions stay as they are, ranges of deltas are symmetric so that 0 stays "no motion", and entries beyond
+the robot's own are 0 and not valid.
+"""
+
+from typing import Literal, Self
+
+import numpy as np
+from jaxtyping import Bool, Float
+from pydantic import BaseModel, ConfigDict, model_validator
+
+from xwam.core.cameras import pose, quaternion_to_matrix
+from xwam.core.depth import DepthCoding
+
+Kind = Literal["position", "quaternion", "delta_position", "delta_rotation", "gripper", "joint"]
+
+
+class Frozen(BaseModel):
+    """Settings that refuse unknown keys and never change."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Part(Frozen):
+    """Some consecutive entries of a vector that belong together."""
+
+    name: str
+    kind: Kind
+    size: int
+    unit: str
+
+    @property
+    def symmetric(self) -> bool:
+        return self.kind.startswith("delta")
+
+
+class VectorSpec(Frozen):
+    """Layout and statistics of an action or proprio vector; `width` is that of the network's, padded at the end."""
+
+    parts: tuple[Part, ...]
+    width: int
+    q01: tuple[float, ...] = ()
+    q99: tuple[float, ...] = ()
+
+    @model_validator(mode="after")
+    def _sizes(self) -> Self:
+        if self.size > self.width:
+            raise ValueError(f"parts hold {self.size} entries, more than width {self.width}: raise the width")
+        for name in ("q01", "q99"):
+            if len(getattr(self, name)) not in (0, self.size):
+                raise ValueError(f"{name} has {len(getattr(self, name))} entries, the parts have {self.size}")
+        return self
+
+    @property
+    def size(self) -> int:
+        """Entries that the robot has."""
+        return sum(part.size for part in self.parts)
+
+    @property
+    def valid(self) -> Bool[np.ndarray, " width"]:
+        return np.arange(self.width) < self.size
+
+    def slice(self, name: str) -> slice:
+        """Where a part lies in the vector."""
+        start = 0
+        for part in self.parts:
+            if part.name == name:
+                return slice(start, start + part.size)
+            start += part.size
+        raise ValueError(f"no part {name!r}; there are {[part.name for part in self.parts]}")
+
+    def fit(self, q01: Float[np.ndarray, " D"], q99: Float[np.ndarray, " D"]) -> Self:
+        """The same layout with measured 1% and 99% quantiles."""
+        low, high = np.array(q01, dtype=np.float64), np.array(q99, dtype=np.float64)
+        for part in self.parts:
+            at = self.slice(part.name)
+            if part.symmetric:
+                high[at] = np.maximum(np.abs(low[at]), np.abs(high[at]))
+                low[at] = -high[at]
+            if part.kind == "quaternion":
+                low[at], high[at] = -1.0, 1.0
+        return self.model_copy(update={"q01": tuple(low.tolist()), "q99": tuple(high.tolist())})
+
+    def normalise(self, x: Float[np.ndarray, "*n D"]) -> Float[np.ndarray, "*n width"]:
+        """Physical units to the network's, padded with zeros."""
+        low, span = self._range()
+        if x.shape[-1] != self.size:
+            raise ValueError(f"a vector of {x.shape[-1]} entries; the embodiment's parts have {self.size}")
+        scaled = 2 * (x - low) / span - 1
+        padding = [(0, 0)] * (x.ndim - 1) + [(0, self.width - self.size)]
+        return np.pad(scaled, padding).astype(np.float32)
+
+    def denormalise(self, x: Float[np.ndarray, "*n width"]) -> Float[np.ndarray, "*n D"]:
+        """The network's units to physical ones; padding is dropped."""
+        low, span = self._range()
+        return ((x[..., : self.size].astype(np.float64) + 1) / 2 * span + low).astype(np.float32)
+
+    def _range(self) -> tuple[np.ndarray, np.ndarray]:
+        if not self.q01:
+            raise ValueError("this embodiment has no statistics: run `xwam stats DATASET` and train from its result")
+        low, high = np.array(self.q01), np.array(self.q99)
+        return low, np.maximum(high - low, 1e-6)
+
+
+class CameraSpec(Frozen):
+    """One camera: how depth is coded, and, if it rides on an end-effector, which and where.
+
+    `mount` names an end-effector whose proprio parts are `<mount>_position` and, unless its orientation is fixed,
+    `<mount>_orientation`; `T_ee_cam` is the hand-eye calibration, row by row.
+    """
+
+    name: str
+    near_m: float
+    far_m: float
+    mount: str | None = None
+    T_ee_cam: tuple[tuple[float, float, float, float], ...] | None = None
+
+    @property
+    def depth(self) -> DepthCoding:
+        return DepthCoding(self.near_m, self.far_m)
+
+
+class Embodiment(Frozen):
+    """A robot, its cameras in the order of the network's views, and its rates."""
+
+    name: str
+    cameras: tuple[CameraSpec, ...]
+    proprio: VectorSpec
+    action: VectorSpec
+    action_period_s: float
+    actions_per_frame: int
+    action_low: float | None = None
+    action_high: float | None = None
+
+    @property
+    def camera_names(self) -> tuple[str, ...]:
+        return tuple(camera.name for camera in self.cameras)
+
+    @property
+    def frame_period_s(self) -> float:
+        return self.action_period_s * self.actions_per_frame
+
+    def camera_poses(
+        self, proprio: Float[np.ndarray, "T D"], present: dict[str, Float[np.ndarray, "4 4"]]
+    ) -> Float[np.ndarray, "V T 4 4"]:
+        """T_base_cam of every view over time: static ones stay, mounted ones follow the proprio by hand-eye."""
+        poses = []
+        for camera in self.cameras:
+            if camera.mount is None:
+                poses.append(np.repeat(present[camera.name][None], len(proprio), axis=0))
+            else:
+                poses.append(self.T_base_ee(proprio, camera.mount) @ np.array(camera.T_ee_cam))
+        return np.stack(poses)
+
+    def T_base_ee(self, proprio: Float[np.ndarray, "*n D"], ee: str = "ee") -> Float[np.ndarray, "*n 4 4"]:
+        """Pose of an end-effector; its axes are the base's if the proprio holds no orientation."""
+        position = proprio[..., self.proprio.slice(f"{ee}_position")]
+        if f"{ee}_orientation" not in [part.name for part in self.proprio.parts]:
+            return pose(np.eye(3), position)
+        return pose(quaternion_to_matrix(proprio[..., self.proprio.slice(f"{ee}_orientation")]), position)
+
+    def check_same_robot(self, other: Self) -> None:
+        """Raises if a checkpoint made for `other` cannot drive this robot."""
+        for name in ("camera_names", "actions_per_frame"):
+            if getattr(self, name) != getattr(other, name):
+                raise ValueError(
+                    f"checkpoint of another embodiment: {name} is {getattr(other, name)} in the checkpoint of "
+                    f"{other.name!r}, {getattr(self, name)} for {self.name!r}: use a checkpoint trained for this robot"
+                )
+        for name in ("proprio", "action"):
+            theirs, ours = getattr(other, name).parts, getattr(self, name).parts
+            if theirs != ours:
+                raise ValueError(
+                    f"checkpoint of another embodiment: {name} parts are {[p.name for p in theirs]} in the checkpoint "
+                    f"of {other.name!r}, {[p.name for p in ours]} for {self.name!r}"
+                )

@@ -1,0 +1,95 @@
+"""What the network reads and writes: four streams, and a noise level for each of their elements.
+
+Axes: B batch, C latent channels, T latent frames, V views, H W latent rows and columns,
+A actions, P proprioceptive states, D entries of a vector, L text tokens, K distinct noise levels.
+"""
+
+from dataclasses import dataclass, fields, replace
+from typing import Callable, Self
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+STREAMS = ("video", "action", "proprio", "depth")
+
+
+@dataclass(frozen=True)
+class Streams:
+    """Values of each stream: data, noise, a mixture of both, a velocity, or a prediction.
+
+    `depth` holds clean depth latents; it is an output of the network and a training target, never an input.
+    """
+
+    video: Float[Tensor, "B C T V H W"]
+    action: Float[Tensor, "B A Da"]
+    proprio: Float[Tensor, "B P Dp"]
+    depth: Float[Tensor, "B C T V H W"] | None = None
+
+    def map(self, function: Callable[[Tensor], Tensor]) -> Self:
+        """Applies `function` to every stream that is present."""
+        present = {f.name: getattr(self, f.name) for f in fields(self)}
+        return replace(self, **{name: function(x) for name, x in present.items() if x is not None})
+
+    def to(self, *args, **kwargs) -> Self:
+        return self.map(lambda x: x.to(*args, **kwargs))
+
+
+@dataclass(frozen=True)
+class NoiseLevels:
+    """Noise level sigma of each element in time: 1 is pure noise, 0 is clean.
+
+    Few levels are distinct in a call (clean, video's, action's), so they are stored once per sample in
+    `values` and each element says which one it has; the network computes its modulation per level.
+    Row and column never matter: all tokens of a latent frame share its level, in all views.
+    """
+
+    values: Float[Tensor, "B K"]
+    video: Int[Tensor, " T"]
+    action: Int[Tensor, " A"]
+    proprio: Int[Tensor, " P"]
+
+    @classmethod
+    def of_elements(
+        cls, video: Float[Tensor, "B T"], action: Float[Tensor, "B A"], proprio: Float[Tensor, "B P"]
+    ) -> Self:
+        """Levels given one by one, each stored apart: the plain twin of a short table."""
+        T, A, P = video.shape[1], action.shape[1], proprio.shape[1]
+        ids = torch.arange(T + A + P, device=video.device)
+        values = torch.cat([video, action, proprio], dim=1)
+        return cls(values, ids[:T], ids[T : T + A], ids[T + A :])
+
+    @classmethod
+    def of_streams(
+        cls, video: Float[Tensor, " B"], action: Float[Tensor, " B"], frames: int, actions: int, proprios: int
+    ) -> Self:
+        """One level for the video and one for actions and proprios; the first frame and first proprio are given."""
+        device = video.device
+        values = torch.stack([torch.zeros_like(video), video, action], dim=1)
+        video_ids = torch.ones(frames, dtype=torch.long, device=device)
+        proprio_ids = torch.full((proprios,), 2, dtype=torch.long, device=device)
+        video_ids[0] = proprio_ids[0] = 0
+        return cls(values, video_ids, torch.full((actions,), 2, dtype=torch.long, device=device), proprio_ids)
+
+    def of(self, stream: str) -> Float[Tensor, "B n"]:
+        """Sigma of each element of `stream`."""
+        return self.values[:, getattr(self, stream)]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Training samples in the network's units: latents, normalised vectors, instructions."""
+
+    streams: Streams
+    action_valid: Bool[Tensor, "B A Da"]
+    proprio_valid: Bool[Tensor, "B P Dp"]
+    depth_valid: Bool[Tensor, " B"]
+    instructions: tuple[str, ...]
+
+    def to(self, device: torch.device | str) -> Self:
+        moved = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "instructions"}
+        return replace(self, **{name: x.to(device) for name, x in moved.items()})
+
+
+# velocity(noisy streams, their levels, with_depth) -> velocities of video, action and proprio; clean depth if asked
+Velocity = Callable[[Streams, NoiseLevels, bool], Streams]

@@ -1,0 +1,85 @@
+"""The outside world in numpy: what a robot sees, what it does, and recordings of both.
+
+Axes: V views (cameras), T video frames, H W image rows and columns, A actions, D entries of a vector.
+Frames and units are those of docs/conventions.md: metres, radians, seconds, OpenCV camera axes,
+`T_base_cam` maps camera coordinates to the robot's base frame.
+"""
+
+from dataclasses import dataclass, field, replace
+from typing import Literal, Self
+
+import numpy as np
+from jaxtyping import Bool, Float, UInt8
+
+DepthScale = Literal["metric", "aligned", "relative"]
+
+
+@dataclass(frozen=True)
+class Observation:
+    """One moment: the images of all cameras, the robot's state, and what it is asked to do."""
+
+    images: dict[str, UInt8[np.ndarray, "H W 3"]]
+    proprio: Float[np.ndarray, " D"]
+    instruction: str
+    depths_m: dict[str, Float[np.ndarray, "H W"]] = field(default_factory=dict)
+    intrinsics: dict[str, Float[np.ndarray, "3 3"]] = field(default_factory=dict)
+    T_base_cam: dict[str, Float[np.ndarray, "4 4"]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class ActionChunk:
+    """Actions to execute one after the other, in physical units."""
+
+    actions: Float[np.ndarray, "A D"]
+    period_s: float
+
+
+@dataclass(frozen=True)
+class RGBDClip:
+    """What all cameras see over time: recorded, simulated, or imagined; a viewer need not know which."""
+
+    cameras: tuple[str, ...]
+    rgb: UInt8[np.ndarray, "V T H W 3"]
+    depth_m: Float[np.ndarray, "V T H W"]
+    intrinsics: Float[np.ndarray, "V T 3 3"]
+    T_base_cam: Float[np.ndarray, "V T 4 4"]
+    period_s: float
+    depth_scale: DepthScale = "metric"
+
+    def __post_init__(self):
+        V, T, H, W, _ = self.rgb.shape
+        wanted = {"depth_m": (V, T, H, W), "intrinsics": (V, T, 3, 3), "T_base_cam": (V, T, 4, 4)}
+        for name, shape in wanted.items():
+            if getattr(self, name).shape != shape:
+                raise ValueError(f"{name} has shape {getattr(self, name).shape}, rgb {self.rgb.shape} needs {shape}")
+        if len(self.cameras) != V:
+            raise ValueError(f"{len(self.cameras)} camera names {self.cameras} for {V} views")
+
+
+@dataclass(frozen=True)
+class Clip:
+    """A training sample: T frames of every camera, T proprios, and the actions between the first and last frame.
+
+    Depth is 0 where unknown; a clip without any depth or calibration has None there.
+    """
+
+    cameras: tuple[str, ...]
+    rgb: UInt8[np.ndarray, "V T H W 3"]
+    depth_m: Float[np.ndarray, "V T H W"] | None
+    intrinsics: Float[np.ndarray, "V T 3 3"] | None
+    T_base_cam: Float[np.ndarray, "V T 4 4"] | None
+    proprio: Float[np.ndarray, "T Dp"]
+    actions: Float[np.ndarray, "A Da"]
+    actions_valid: Bool[np.ndarray, " A"]
+    instruction: str
+    period_s: float
+
+    def replace(self, **changes) -> Self:
+        return replace(self, **changes)
+
+    def scene(self) -> RGBDClip:
+        """The clip as a 4D scene."""
+        if self.depth_m is None or self.intrinsics is None or self.T_base_cam is None:
+            raise ValueError("a clip without depth or calibration is no 4D scene: record both, or use one that has them")
+        parts = (self.rgb, self.depth_m, self.intrinsics, self.T_base_cam)
+        return RGBDClip(self.cameras, *parts, self.period_s)

@@ -1,0 +1,1 @@
+"""Noise: put in while training, taken out while sampling."""

@@ -1,0 +1,1 @@
+"""The network and the pretrained parts behind protocols."""

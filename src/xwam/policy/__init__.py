@@ -1,0 +1,1 @@
+"""Acting: observation in, action chunk out. Torch-free."""

@@ -1,0 +1,44 @@
+"""What a world must offer, and the worlds there are."""
+
+from collections.abc import Callable
+from importlib import import_module
+from typing import Protocol
+
+import numpy as np
+from jaxtyping import Float
+
+from xwam.core.embodiment import Embodiment
+from xwam.core.types import Observation
+
+
+class Environment(Protocol):
+    """A task in a world. Rendering is apart from stepping, because nobody looks at most steps."""
+
+    name: str
+    embodiment: Embodiment
+    instructions: tuple[str, ...]
+    max_steps: int
+
+    def reset(self, seed: int) -> None:
+        """Starts an episode; the seed alone decides on its initial state."""
+
+    def step(self, action: Float[np.ndarray, " D"]) -> bool:
+        """Executes one action, in physical units; True while the task counts as solved."""
+
+    def observe(self, depth: bool = False) -> Observation:
+        """Renders all cameras now, with depth in metres if asked."""
+
+    def expert_action(self) -> Float[np.ndarray, " D"]:
+        """What the scripted expert would do now."""
+
+
+WORLDS: dict[str, str] = {"metaworld": "xwam.sim.metaworld"}
+
+
+def make_environment(name: str, height: int = 128, width: int = 128) -> Environment:
+    """The environment `world/task`, such as `metaworld/reach-v3`, with cameras of this size."""
+    world, _, task = name.partition("/")
+    if world not in WORLDS or not task:
+        raise ValueError(f"unknown environment {name!r}: write world/task, with a world of {sorted(WORLDS)}")
+    factory: Callable[..., Environment] = import_module(WORLDS[world]).make
+    return factory(task, height, width)

@@ -1,0 +1,184 @@
+"""Meta-World's tasks, with upright cameras, exact calibration, and its scripted experts.
+
+The base frame is MuJoCo's world frame. Proprio is the gripper's position and opening; the gripper never turns.
+Actions are the controller's own: displacement of the gripper's target (1 is `STEP_M`) and gripper effort, all in -1 .. 1.
+"""
+
+import ctypes.util
+import os
+
+import numpy as np
+from jaxtyping import Float
+
+from xwam.core.cameras import intrinsics_of_fovy, look_at
+from xwam.core.embodiment import CameraSpec, Embodiment, Part, VectorSpec
+from xwam.core.types import Observation
+
+STEP_M = 0.01
+MAX_STEPS = 500
+# The fixed cameras' eyes and the point that they look at, in metres: upright, a quarter turn apart, and near enough
+# for a goal marker of 2 cm radius to cover some tens of pixels of 128 x 128.
+FIXED_EYES = {"left": (-0.78, 0.58, 0.52), "right": (0.66, 0.18, 0.60)}
+FIXED_TARGET = (0.0, 0.72, 0.15)
+FIXED_FOVY_DEG = 46.0
+# The wrist camera keeps its orientation, as the gripper does; relative to the gripper's position.
+WRIST_EYE, WRIST_TARGET, WRIST_FOVY_DEG = (0.07, -0.18, 0.13), (0.02, 0.08, -0.03), 75.0
+WRIST_MODEL_CAMERA = "gripperPOV"
+FIXED_MODEL_CAMERAS = {"left": "topview", "right": "corner"}
+OPENGL_FROM_OPENCV = np.diag([1.0, -1.0, -1.0])
+
+INSTRUCTIONS = {
+    "reach-v3": ("reach the red ball", "move the gripper to the red ball", "go to the red marker"),
+    "push-v3": ("push the puck to the goal", "slide the red puck to the green marker", "push the puck onto the marker"),
+    "button-press-topdown-v3": ("press the button from above", "push the button down", "press the red button"),
+    "drawer-open-v3": ("open the drawer", "pull the drawer open", "pull the drawer's handle"),
+    "drawer-close-v3": ("close the drawer", "push the drawer shut", "push the drawer in"),
+    "window-open-v3": ("open the window", "slide the window open", "push the window's handle to open it"),
+    "window-close-v3": ("close the window", "slide the window shut", "push the window's handle to close it"),
+}
+
+
+def embodiment() -> Embodiment:
+    """Meta-World's Sawyer, without statistics."""
+    proprio = (
+        Part(name="ee_position", kind="position", size=3, unit="m"),
+        Part(name="gripper_opening", kind="gripper", size=1, unit="share of fully open"),
+    )
+    action = (
+        Part(name="ee_delta", kind="delta_position", size=3, unit=f"share of {STEP_M} m"),
+        Part(name="gripper_effort", kind="gripper", size=1, unit="-1 opens, 1 closes"),
+    )
+    fixed = tuple(CameraSpec(name=name, near_m=0.35, far_m=2.5) for name in FIXED_EYES)
+    wrist = CameraSpec(name="wrist", near_m=0.04, far_m=1.0, mount="ee", T_ee_cam=look_at(WRIST_EYE, WRIST_TARGET).tolist())
+    return Embodiment(
+        name="metaworld_sawyer",
+        cameras=(*fixed, wrist),
+        proprio=VectorSpec(parts=proprio, width=4),
+        action=VectorSpec(parts=action, width=4),
+        action_period_s=0.0125,
+        actions_per_frame=2,
+        action_low=-1.0,
+        action_high=1.0,
+    )
+
+
+class MetaWorld:
+    """One task of Meta-World; see `xwam.sim.env.Environment`."""
+
+    max_steps = MAX_STEPS
+
+    def __init__(self, task: str, height: int, width: int):
+        _require_gl()
+        import mujoco
+        from metaworld.env_dict import ALL_V3_ENVIRONMENTS
+        from metaworld.policies import ENV_POLICY_MAP
+
+        if task not in ALL_V3_ENVIRONMENTS:
+            raise ValueError(f"Meta-World has no task {task!r}; it has {sorted(ALL_V3_ENVIRONMENTS)}")
+        self.name = f"metaworld/{task}"
+        self.embodiment = embodiment()
+        self.instructions = INSTRUCTIONS.get(task, (task.removesuffix("-v3").replace("-", " "),))
+        self._expert = ENV_POLICY_MAP[task]()
+        self._env = ALL_V3_ENVIRONMENTS[task]()
+        # The expert reads the goal from the state; policies see images only. Its bounds are cached with the goal at 0.
+        self._env._partially_observable = False
+        self._env.__dict__.pop("sawyer_observation_space", None)
+        self._env._freeze_rand_vec = False
+        self._env._set_task_called = True
+        self._fast_rendering()
+        self._place_cameras()
+        self._renderer = mujoco.Renderer(self._env.model, height, width)
+        self._size = (height, width)
+        self._state = np.zeros(39)
+
+    def reset(self, seed: int) -> None:
+        self._env.seed(seed)
+        self._state, _ = self._env.reset()
+
+    def step(self, action: Float[np.ndarray, " 4"]) -> bool:
+        if not np.all(np.isfinite(action)):
+            raise ValueError(f"action {action} is not finite: it would be sent to the motors as it is")
+        self._state, _, _, _, info = self._env.step(np.clip(action, -1.0, 1.0))
+        return bool(info["success"])
+
+    def observe(self, depth: bool = False) -> Observation:
+        names = (*FIXED_EYES, "wrist")
+        proprio = self._state[:4].astype(np.float32)
+        images = {name: self._render(name) for name in names}
+        depths = {name: self._render(name, depth=True) for name in names} if depth else {}
+        intrinsics = {name: self._intrinsics(name) for name in names}
+        poses = {name: self._pose(name) for name in names}
+        return Observation(images, proprio, self.instructions[0], depths, intrinsics, poses)
+
+    def expert_action(self) -> Float[np.ndarray, " 4"]:
+        return np.clip(self._expert.get_action(self._state), -1.0, 1.0).astype(np.float32)
+
+    def close(self) -> None:
+        """Frees the renderer's GL context; call it before the process ends."""
+        self._renderer.close()
+
+    def _fast_rendering(self) -> None:
+        """Without shadows, mirrors and multisampling, software rendering is 10 times faster."""
+        model = self._env.model
+        model.vis.quality.offsamples = 0
+        model.light_castshadow[:] = 0
+        model.mat_reflectance[:] = 0
+
+    def _place_cameras(self) -> None:
+        import mujoco
+
+        model = self._env.model
+        for name, eye in FIXED_EYES.items():
+            T_world_cam, index = look_at(eye, FIXED_TARGET), self._index(name)
+            model.cam_pos[index] = T_world_cam[:3, 3]
+            mujoco.mju_mat2Quat(model.cam_quat[index], (T_world_cam[:3, :3] @ OPENGL_FROM_OPENCV).flatten())
+            model.cam_mode[index] = mujoco.mjtCamLight.mjCAMLIGHT_FIXED
+            model.cam_fovy[index] = FIXED_FOVY_DEG
+        # A tracking camera follows its body's position with the world orientation and offset stored here.
+        T_ee_cam, index = look_at(WRIST_EYE, WRIST_TARGET), self._index("wrist")
+        model.cam_mode[index] = mujoco.mjtCamLight.mjCAMLIGHT_TRACK
+        model.cam_pos0[index] = T_ee_cam[:3, 3]
+        model.cam_mat0[index] = (T_ee_cam[:3, :3] @ OPENGL_FROM_OPENCV).flatten()
+        model.cam_fovy[index] = WRIST_FOVY_DEG
+
+    def _index(self, name: str) -> int:
+        model_name = FIXED_MODEL_CAMERAS.get(name, WRIST_MODEL_CAMERA)
+        return self._env.model.camera(model_name).id
+
+    def _render(self, name: str, depth: bool = False) -> np.ndarray:
+        if depth:
+            self._renderer.enable_depth_rendering()
+        else:
+            self._renderer.disable_depth_rendering()
+        self._renderer.update_scene(self._env.data, camera=self._index(name))
+        return self._renderer.render().copy()
+
+    def _intrinsics(self, name: str) -> Float[np.ndarray, "3 3"]:
+        return intrinsics_of_fovy(np.deg2rad(self._env.model.cam_fovy[self._index(name)]), *self._size)
+
+    def _pose(self, name: str) -> Float[np.ndarray, "4 4"]:
+        data, index = self._env.data, self._index(name)
+        matrix = np.eye(4)
+        matrix[:3, :3] = data.cam_xmat[index].reshape(3, 3) @ OPENGL_FROM_OPENCV
+        matrix[:3, 3] = data.cam_xpos[index]
+        return matrix
+
+
+def make(task: str, height: int, width: int) -> MetaWorld:
+    """`task` as Meta-World names it, such as `reach-v3`."""
+    return MetaWorld(task, height, width)
+
+
+def _require_gl() -> None:
+    """Chooses a GL library before MuJoCo is imported, and says what is missing if there is none."""
+    if "MUJOCO_GL" in os.environ:
+        return
+    for variable, library in (("egl", "EGL"), ("osmesa", "OSMesa")):
+        if ctypes.util.find_library(library):
+            os.environ["MUJOCO_GL"] = variable
+            os.environ.setdefault("PYOPENGL_PLATFORM", variable)
+            return
+    raise RuntimeError(
+        "no GL library to render with: sudo apt-get install libegl1 libegl-mesa0 libgl1-mesa-dri "
+        "(or libosmesa6), then run again"
+    )
