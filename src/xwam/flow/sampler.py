@@ -1,0 +1,129 @@
+"""The one denoising loop, and what goes into it: noise by seed, and guidance.
+
+A sampling mode is a schedule, never a branch here: the policy is a table that ends early, forward dynamics one
+in which the actions start clean.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import torch
+from jaxtyping import Bool
+from torch import Tensor
+
+from xwam.core.streams import NoiseLevels, Streams, Velocity
+from xwam.flow.levels import Schedule, levels_of
+from xwam.flow.solvers import Past, Solver, unipc
+
+SAMPLED = ("action", "proprio", "video")  # in the order that noise is drawn: actions do not depend on the video's size
+
+
+def noise_like(streams: Streams, seeds: Sequence[int]) -> Streams:
+    """Gaussian noise of the streams' shapes, sample b a function of seeds[b] alone, whatever batch it is in.
+
+    It is drawn on the CPU in float32, so a seed means the same noise on every device.
+    """
+    if len(seeds) != len(streams.action):
+        raise ValueError(f"{len(seeds)} seeds for {len(streams.action)} samples; give one seed a sample")
+    generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+    drawn = {}
+    for name in SAMPLED:
+        like = getattr(streams, name)
+        samples = [torch.randn(like.shape[1:], generator=generator) for generator in generators]
+        drawn[name] = torch.stack(samples).to(like)
+    return Streams(**drawn)
+
+
+def started(
+    given: Streams,
+    noise: Streams,
+    schedule: Schedule,
+    action_valid: Bool[Tensor, "B A Da"] | None = None,
+    proprio_valid: Bool[Tensor, "B P Dp"] | None = None,
+) -> Streams:
+    """Where `sample` starts: `noise`, save for what `given` fixes.
+
+    `given` holds the first latent frame, the first proprio and whatever stream the schedule starts clean; its
+    other values are not read, except that invalid entries stay as they are there (0 by the embodiment's rule).
+    """
+    free = _free(given, action_valid, proprio_valid)
+    parts = {}
+    for name in SAMPLED:
+        kept = getattr(given, name)
+        moves = schedule.sigmas(name)[0] > 0
+        parts[name] = torch.where(getattr(free, name), getattr(noise, name), kept) if moves else kept
+    return Streams(**parts)
+
+
+@torch.no_grad()
+def sample(
+    velocity: Velocity,
+    start: Streams,
+    schedule: Schedule,
+    solver: Solver = unipc,
+    action_valid: Bool[Tensor, "B A Da"] | None = None,
+    proprio_valid: Bool[Tensor, "B P Dp"] | None = None,
+    on_step: Callable[[int, Streams], None] | None = None,
+) -> Streams:
+    """Walks `start` down the schedule; returns every stream at the schedule's last level, and depth if it asks.
+
+    The first latent frame, the first proprio and invalid entries stay bit for bit as they start: the loss never
+    taught the network a velocity there. Depth comes from the last step, at that step's input.
+    `on_step(step, streams)` is called after each step.
+    """
+    free = _free(start, action_valid, proprio_valid)
+    now = replace(start, depth=None)
+    pasts: dict[str, Past] = {name: () for name in SAMPLED}
+    for step in range(schedule.steps):
+        with_depth = schedule.with_depth and step == schedule.steps - 1
+        predicted = velocity(now, _levels(now, schedule, step), with_depth)
+        moved = {}
+        for name in SAMPLED:
+            sigma, sigma_next = schedule.sigmas(name)[step : step + 2]
+            if sigma == 0:
+                continue
+            before = getattr(now, name)
+            after, pasts[name] = solver(before, getattr(predicted, name), sigma, sigma_next, pasts[name])
+            moved[name] = torch.where(getattr(free, name), after, before)
+        now = replace(now, depth=predicted.depth if with_depth else None, **moved)
+        if on_step is not None:
+            on_step(step, now)
+    return now
+
+
+def guided(conditional: Velocity, unconditional: Velocity, guidance_scale: float) -> Velocity:
+    """Classifier-free guidance (arXiv 2207.12598): unconditional + scale * (conditional - unconditional).
+
+    Depth is a prediction of the clean latent, not a velocity: the conditional one is taken as it is.
+    """
+    if guidance_scale == 1:
+        return conditional
+
+    def velocity(noisy: Streams, levels: NoiseLevels, with_depth: bool) -> Streams:
+        with_text = conditional(noisy, levels, with_depth)
+        without = unconditional(noisy, levels, False)
+        mixed = {name: torch.lerp(getattr(without, name), getattr(with_text, name), guidance_scale) for name in SAMPLED}
+        return replace(with_text, **mixed)
+
+    return velocity
+
+
+def _levels(streams: Streams, schedule: Schedule, step: int) -> NoiseLevels:
+    samples, device = len(streams.action), streams.action.device
+    video, action = (torch.full((samples,), sigma, device=device) for sigma in schedule.network_levels(step))
+    return levels_of(streams, video, action)
+
+
+def _free(
+    streams: Streams, action_valid: Bool[Tensor, "B A Da"] | None, proprio_valid: Bool[Tensor, "B P Dp"] | None
+) -> Streams:
+    """True, in a shape that broadcasts to the stream's, at elements that denoising may change."""
+    device = streams.action.device
+    later_frames = torch.arange(streams.video.shape[2], device=device) > 0
+    later_proprios = torch.arange(streams.proprio.shape[1], device=device) > 0
+    everywhere = torch.ones(1, 1, 1, dtype=torch.bool, device=device)
+    return Streams(
+        video=later_frames[:, None, None, None],
+        action=everywhere if action_valid is None else action_valid,
+        proprio=later_proprios[:, None] & (everywhere if proprio_valid is None else proprio_valid),
+    )
