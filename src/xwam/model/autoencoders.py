@@ -1,0 +1,170 @@
+"""Video to latents and back: the protocol, and the small causal autoencoder that nano uses.
+
+Frames enter as the first alone and then four to a latent: F = 1 + 4 (T - 1) frames give T latents.
+Axes: B batch, F video frames, T latent frames, C latent channels, H W pixels, h w latent rows and columns.
+"""
+
+from collections.abc import Sequence
+from typing import Protocol, runtime_checkable
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from jaxtyping import Float, UInt8
+from torch import Tensor, nn
+
+from xwam.core.embodiment import Frozen
+
+FRAMES_PER_LATENT = 4
+
+
+@runtime_checkable
+class VideoAutoencoder(Protocol):
+    """Anything that turns video in [-1, 1] into latents of about unit variance, and back."""
+
+    channels: int
+    spatial_stride: int
+
+    def encode(self, video: Float[Tensor, "B 3 F H W"]) -> Float[Tensor, "B C T h w"]: ...
+
+    def decode(self, latents: Float[Tensor, "B C T h w"]) -> Float[Tensor, "B 3 F H W"]: ...
+
+
+class SmallAutoencoderConfig(Frozen):
+    """Sizes of the small autoencoder; it halves the image four times."""
+
+    channels: int = 32
+    widths: tuple[int, int, int] = (48, 96, 160)
+    latent_noise: float = 0.1
+
+
+class SmallAutoencoder(nn.Module):
+    """A convolutional autoencoder whose latent k holds its own four frames only, and whose decoder also sees latent 0.
+
+    Static detail so comes from the given frame, and a group of frames is encoded once however many clips share it.
+    """
+
+    spatial_stride = 16
+
+    def __init__(self, config: SmallAutoencoderConfig):
+        super().__init__()
+        self.config, self.channels = config, config.channels
+        c, w = config.channels, config.widths
+        self.encoder = nn.Sequential(
+            nn.PixelUnshuffle(4), nn.Conv2d(48, w[0], 3, padding=1), ResidualBlock(w[0]),
+            nn.Conv2d(w[0], w[1], 3, stride=2, padding=1), ResidualBlock(w[1]),
+            nn.Conv2d(w[1], w[2], 3, stride=2, padding=1), ResidualBlock(w[2]),
+        )  # fmt: skip
+        self.first_to_latent = nn.Conv2d(w[2], c, 1)
+        self.group_to_latent = nn.Sequential(nn.Conv2d(4 * w[2], w[2], 1), ResidualBlock(w[2]), nn.Conv2d(w[2], c, 1))
+        self.first_from_latent = nn.Conv2d(c, w[2], 3, padding=1)
+        self.group_from_latent = nn.Sequential(
+            nn.Conv2d(2 * c, 2 * w[2], 3, padding=1), nn.SiLU(), nn.Conv2d(2 * w[2], 4 * w[2], 1)
+        )
+        self.decoder = nn.Sequential(
+            ResidualBlock(w[2]), nn.Conv2d(w[2], 4 * w[1], 1), nn.PixelShuffle(2),
+            ResidualBlock(w[1]), nn.Conv2d(w[1], 4 * w[0], 1), nn.PixelShuffle(2),
+            ResidualBlock(w[0]), ResidualBlock(w[0]), nn.Conv2d(w[0], 48, 3, padding=1), nn.PixelShuffle(4),
+        )  # fmt: skip
+        self.register_buffer("latent_mean", torch.zeros(c))
+        self.register_buffer("latent_std", torch.ones(c))
+
+    def encode(self, video: Float[Tensor, "B 3 F H W"]) -> Float[Tensor, "B C T h w"]:
+        """Latents with zero mean and unit variance per channel over the training data."""
+        return self._standardise(self._latents(self._frame_features(video)))
+
+    def decode(self, latents: Float[Tensor, "B C T h w"]) -> Float[Tensor, "B 3 F H W"]:
+        """Video in [-1, 1]."""
+        return self._decode(latents * _column(self.latent_std) + _column(self.latent_mean)).clamp(-1, 1)
+
+    def encode_windows(
+        self, video: Float[Tensor, "B 3 F H W"], starts: Sequence[int], step: int, latent_frames: int
+    ) -> Float[Tensor, "N B C T h w"]:
+        """Latents of clips that begin at `starts` and take every `step`-th frame; frames past the end repeat the last.
+
+        Equals `encode` of each clip, but every frame passes the convolutions once, however many clips hold it.
+        """
+        features = self._frame_features(video)
+        count = 1 + FRAMES_PER_LATENT * (latent_frames - 1)
+        offsets = torch.tensor(starts)[:, None] + step * torch.arange(count)
+        offsets = offsets.clamp(max=video.shape[2] - 1).to(video.device)
+        return torch.stack([self._standardise(self._latents(features[:, :, clip])) for clip in offsets])
+
+    def loss(self, video: UInt8[Tensor, "B 3 F H W"], seed: int) -> dict[str, Tensor]:
+        """Reconstruction with weight on what is small, plus a pull of the latents to unit scale."""
+        target = video.float() / 127.5 - 1
+        latents = self._latents(self._frame_features(target))
+        generator = torch.Generator(device=latents.device).manual_seed(seed)
+        noise = torch.randn(latents.shape, generator=generator, device=latents.device)
+        error = (self._decode(latents + self.config.latent_noise * noise) - target).abs().mean(1, keepdim=True).float()
+        reconstruction = (error * detail_weight(target)).mean()
+        hardest = error.flatten(1).topk(error[0].numel() // 50, dim=1).values.mean()
+        scale = latents.float().square().mean()
+        total = reconstruction + 0.25 * hardest + 1e-3 * scale
+        return {"total": total, "weighted": reconstruction, "hardest": hardest, "plain": error.mean(), "scale": scale}
+
+    @torch.no_grad()
+    def fit_latent_statistics(self, video: Float[Tensor, "B 3 F H W"]) -> None:
+        """Sets the latents' mean and standard deviation per channel from sample videos."""
+        latents = self._latents(self._frame_features(video)).float()
+        self.latent_mean.copy_(latents.mean((0, 2, 3, 4)))
+        self.latent_std.copy_(latents.std((0, 2, 3, 4)))
+
+    def _frame_features(self, video: Float[Tensor, "B 3 F H W"]) -> Float[Tensor, "B c F h w"]:
+        if video.shape[-1] % 16 or video.shape[-2] % 16:
+            raise ValueError(f"images of {video.shape[-2]} x {video.shape[-1]}: both sides must be multiples of 16")
+        frames = rearrange(video, "b c f h w -> (b f) c h w").contiguous(memory_format=torch.channels_last)
+        return rearrange(self.encoder(frames), "(b f) c h w -> b c f h w", b=video.shape[0])
+
+    def _latents(self, features: Float[Tensor, "B c F h w"]) -> Float[Tensor, "B C T h w"]:
+        if (features.shape[2] - 1) % FRAMES_PER_LATENT:
+            raise ValueError(f"{features.shape[2]} frames: need 1 + a multiple of {FRAMES_PER_LATENT}")
+        first = self.first_to_latent(features[:, :, 0])[:, :, None]
+        if features.shape[2] == 1:
+            return first
+        groups = rearrange(features[:, :, 1:], "b c (t k) h w -> (b t) (k c) h w", k=FRAMES_PER_LATENT)
+        later = rearrange(self.group_to_latent(groups), "(b t) c h w -> b c t h w", b=features.shape[0])
+        return torch.cat([first, later], dim=2)
+
+    def _decode(self, latents: Float[Tensor, "B C T h w"]) -> Float[Tensor, "B 3 F H W"]:
+        batch, first, later = latents.shape[0], latents[:, :, :1], latents[:, :, 1:]
+        features = self.first_from_latent(first[:, :, 0])[:, None]
+        if later.shape[2]:
+            pairs = torch.cat([later, first.expand_as(later)], dim=1)
+            groups = self.group_from_latent(rearrange(pairs, "b c t h w -> (b t) c h w"))
+            groups = rearrange(groups, "(b t) (k c) h w -> b (t k) c h w", b=batch, k=FRAMES_PER_LATENT)
+            features = torch.cat([features, groups], dim=1)
+        frames = self.decoder(rearrange(features, "b f c h w -> (b f) c h w").contiguous(memory_format=torch.channels_last))
+        return rearrange(frames, "(b f) c h w -> b c f h w", b=batch)
+
+    def _standardise(self, latents: Float[Tensor, "B C T h w"]) -> Float[Tensor, "B C T h w"]:
+        return (latents - _column(self.latent_mean)) / _column(self.latent_std)
+
+
+class ResidualBlock(nn.Module):
+    """x + conv(silu(conv(silu(norm(x)))))."""
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.norm = nn.GroupNorm(8, width)
+        self.conv_in = nn.Conv2d(width, width, 3, padding=1)
+        self.conv_out = nn.Conv2d(width, width, 3, padding=1)
+
+    def forward(self, x: Float[Tensor, "B c h w"]) -> Float[Tensor, "B c h w"]:
+        return x + self.conv_out(F.silu(self.conv_in(F.silu(self.norm(x)))))
+
+
+def detail_weight(video: Float[Tensor, "B 3 F H W"], window: int = 17, gain: float = 8.0) -> Float[Tensor, "B 1 F H W"]:
+    """Weight of each pixel: 1 plus `gain` times its contrast to the mean colour around it.
+
+    A goal marker of a few pixels differs from its surroundings as a whole, a large object at its border only;
+    the mean error alone would let the marker vanish.
+    """
+    frames = rearrange(video, "b c f h w -> (b f) c h w")
+    around = F.avg_pool2d(frames, window, stride=1, padding=window // 2, count_include_pad=False)
+    contrast = (frames - around).abs().amax(1, keepdim=True)
+    return 1 + gain * rearrange(contrast, "(b f) c h w -> b c f h w", b=video.shape[0])
+
+
+def _column(values: Float[Tensor, " C"]) -> Float[Tensor, "C 1 1 1"]:
+    return values[:, None, None, None]

@@ -1,0 +1,69 @@
+"""Closed loop: a policy in a world, episode by episode, and how often it succeeds."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from jaxtyping import Float, UInt8
+
+from xwam.core.types import Observation
+from xwam.policy.policy import ChunkQueue
+from xwam.sim.env import Environment
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """One episode: whether it succeeded, what was executed, and, if asked for, what the cameras saw."""
+
+    environment: str
+    seed: int
+    success: bool
+    actions: Float[np.ndarray, "A D"]
+    frames: dict[str, UInt8[np.ndarray, "T H W 3"]] = field(default_factory=dict)
+
+
+def rollout(
+    environment: Environment,
+    queue: ChunkQueue,
+    seed: int,
+    instruction: str | None = None,
+    film_every: int | None = None,
+    on_step: Callable[[int], None] | None = None,
+) -> Rollout:
+    """Runs one episode until success or the environment's step limit.
+
+    `film_every` keeps a frame of every camera each so many steps; without it only the policy's own looks are rendered.
+    """
+    environment.reset(seed)
+    queue.reset()
+    actions, film, success = [], [], False
+
+    def observe() -> Observation:
+        seen = environment.observe()
+        return seen if instruction is None else replace(seen, instruction=instruction)
+
+    for step in range(environment.max_steps):
+        if film_every and step % film_every == 0:
+            film.append(environment.observe().images)
+        action = queue.next_action(observe)
+        actions.append(action)
+        success = environment.step(action)
+        if on_step is not None:
+            on_step(step)
+        if success:
+            break
+    if film_every:
+        film.append(environment.observe().images)
+    frames = {name: np.stack([images[name] for images in film]) for name in film[0]} if film else {}
+    return Rollout(environment.name, seed, success, np.stack(actions), frames)
+
+
+def wilson_interval(successes: int, episodes: int, z: float = 1.96) -> tuple[float, float]:
+    """95% confidence interval of a success rate (Wilson, 1927): honest at 0, at 1, and for few episodes."""
+    if not 0 <= successes <= episodes or episodes == 0:
+        raise ValueError(f"{successes} successes of {episodes} episodes: need 0 <= successes <= episodes, episodes > 0")
+    share, spread = successes / episodes, z * z / episodes
+    centre = (share + spread / 2) / (1 + spread)
+    half = z * np.sqrt(share * (1 - share) / episodes + spread / (4 * episodes)) / (1 + spread)
+    return float(centre - half), float(centre + half)
+

@@ -1,0 +1,257 @@
+"""The world action model: one network with its autoencoder, its text encoder and its robot.
+
+    loss      episodes in, losses out                         (learning)
+    act       the present in, the next actions out            (acting)
+    imagine   the present in, actions and a 4D future out     (imagining)
+    save, load
+"""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, Self
+
+import numpy as np
+import torch
+from einops import rearrange
+from jaxtyping import Float
+from pydantic import ValidationError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from xwam.core.embodiment import Embodiment, Frozen
+from xwam.core.streams import Batch, Streams, Velocity
+from xwam.core.types import ActionChunk, Clip, Observation, RGBDClip
+from xwam.data.transforms import ClipTransform
+from xwam.flow.levels import Schedule, forward_dynamics_schedule, law_of, policy_schedule, world_schedule
+from xwam.flow.objective import training_loss
+from xwam.flow.sampler import guided, noise_like, sample, started
+from xwam.model.autoencoders import FRAMES_PER_LATENT, SmallAutoencoder, SmallAutoencoderConfig
+from xwam.model.text import SmallTextEncoder, SmallTextEncoderConfig
+from xwam.model.transformer import TransformerConfig, WorldActionTransformer
+
+# Depth that decodes to the far end of a camera's range may be any distance beyond it: unknown.
+FAR_SHARE = 0.98
+
+
+class NoiseConfig(Frozen):
+    """How noise levels are drawn in training, and how many steps take the noise away."""
+
+    law: Literal["coupled", "independent", "asynchronous"] = "asynchronous"
+    clean_action_probability: float = 0.5
+    shift: float = 5.0
+    video_steps: int = 50
+    action_steps: int = 10
+
+
+class ModelConfig(Frozen):
+    """All that is needed to build a model without its weights."""
+
+    transformer: TransformerConfig
+    autoencoder: SmallAutoencoderConfig
+    text: SmallTextEncoderConfig
+    embodiment: Embodiment
+    noise: NoiseConfig
+    frames: int = 9
+    image_size: tuple[int, int] = (128, 128)
+    crop_ratio: float = 1.0
+    text_dropout: float = 0.1
+
+    @property
+    def actions(self) -> int:
+        return (self.frames - 1) * self.embodiment.actions_per_frame
+
+    @property
+    def latent_frames(self) -> int:
+        return 1 + (self.frames - 1) // FRAMES_PER_LATENT
+
+
+@dataclass(frozen=True)
+class Dream:
+    """An imagined future: what the cameras would see, and the actions and states that lead through it."""
+
+    scene: RGBDClip
+    chunk: ActionChunk
+    proprio: Float[np.ndarray, "T D"]
+
+
+class WorldActionModel(nn.Module):
+    """See the module's docstring. Inputs and outputs are in physical units; normalisation happens inside."""
+
+    def __init__(self, config: ModelConfig):
+        super().__init__()
+        self.config, self.embodiment = config, config.embodiment
+        self.transformer = WorldActionTransformer(config.transformer)
+        self.autoencoder = SmallAutoencoder(config.autoencoder).requires_grad_(False)
+        self.text_encoder = SmallTextEncoder(config.text)
+        noise = config.noise
+        clean = {"clean_action_probability": noise.clean_action_probability} if noise.law == "asynchronous" else {}
+        self.law = law_of(noise.law, shift=noise.shift, **clean)
+        self.transform = ClipTransform(crop_ratio=config.crop_ratio, size=config.image_size, train=False)
+
+    # ---- learning ------------------------------------------------------------------------------------------
+
+    def loss(self, batch: Batch, seed: int) -> dict[str, Tensor]:
+        """Losses by stream and their total; all randomness comes from `seed`."""
+        generator = torch.Generator().manual_seed(seed)
+        kept = torch.rand(len(batch.instructions), generator=generator) >= self.config.text_dropout
+        texts = [text if keep else "" for text, keep in zip(batch.instructions, kept.tolist(), strict=True)]
+        return vars(training_loss(self.velocity(texts), batch, self.law, generator))
+
+    def velocity(self, texts: Sequence[str]) -> Velocity:
+        """The network with its instructions' keys and values prepared."""
+        text = self.transformer.prepare_text(self.text_encoder.encode(texts))
+        return lambda noisy, levels, with_depth: self.transformer(noisy, levels, text, with_depth)
+
+    def encode(self, video: Float[Tensor, "B V 3 F H W"]) -> Float[Tensor, "B C T V h w"]:
+        """Latents of every view's video in [-1, 1]."""
+        latents = self.autoencoder.encode(rearrange(video, "b v c f h w -> (b v) c f h w"))
+        return rearrange(latents, "(b v) c t h w -> b c t v h w", v=video.shape[1])
+
+    def decode(self, latents: Float[Tensor, "B C T V h w"]) -> Float[Tensor, "B V 3 F H W"]:
+        video = self.autoencoder.decode(rearrange(latents, "b c t v h w -> (b v) c t h w"))
+        return rearrange(video, "(b v) c f h w -> b v c f h w", v=latents.shape[3])
+
+    # ---- acting and imagining ------------------------------------------------------------------------------
+
+    @torch.inference_mode()
+    def act(self, observations: Sequence[Observation], seeds: Sequence[int]) -> list[ActionChunk]:
+        """The next actions for each observation; a request's result depends on its own seed, not on its batch."""
+        noise = self.config.noise
+        schedule = policy_schedule(noise.video_steps, noise.action_steps, noise.shift)
+        streams = self._sample(observations, seeds, schedule)
+        return [self._chunk(action) for action in streams.action]
+
+    @torch.inference_mode()
+    def imagine(
+        self,
+        observation: Observation,
+        seed: int,
+        actions: Float[np.ndarray, "A D"] | None = None,
+        guidance_scale: float = 1.0,
+        on_step: Callable[[int, Streams], None] | None = None,
+    ) -> Dream:
+        """The future that the model expects: of its own actions, or of `actions` if given."""
+        noise = self.config.noise
+        if actions is None:
+            schedule = world_schedule(noise.video_steps, noise.action_steps, noise.shift)
+        else:
+            schedule = forward_dynamics_schedule(noise.video_steps, noise.shift)
+        streams = self._sample([observation], [seed], schedule, actions, guidance_scale, on_step)
+        return self._dream(observation, streams, actions)
+
+    def _sample(self, observations, seeds, schedule: Schedule, actions=None, guidance_scale=1.0, on_step=None) -> Streams:
+        given = self._given(observations, actions)
+        valid = {
+            "action_valid": torch.from_numpy(self.embodiment.action.valid)[None, None],
+            "proprio_valid": torch.from_numpy(self.embodiment.proprio.valid)[None, None],
+        }
+        valid = {name: mask.to(given.action.device) for name, mask in valid.items()}
+        start = started(given, noise_like(given, seeds), schedule, **valid)
+        velocity = self.velocity([observation.instruction for observation in observations])
+        if guidance_scale != 1.0:
+            velocity = guided(velocity, self.velocity([""] * len(observations)), guidance_scale)
+        return sample(velocity, start, schedule, **valid, on_step=on_step)
+
+    def _given(self, observations: Sequence[Observation], actions: np.ndarray | None) -> Streams:
+        """The present as the network's streams; what is to be generated is 0."""
+        config, robot, device = self.config, self.embodiment, self.transformer.device
+        images = np.stack([self._present(observation).rgb[:, 0] for observation in observations])
+        pixels = torch.from_numpy(images).to(device).float() / 127.5 - 1
+        latent = self.encode(rearrange(pixels, "b v h w c -> b v c 1 h w"))
+        video = latent.new_zeros(*latent.shape[:2], config.latent_frames, *latent.shape[3:])
+        video[:, :, :1] = latent
+        proprio = latent.new_zeros(len(observations), config.frames, robot.proprio.width)
+        now = np.stack([observation.proprio for observation in observations])
+        proprio[:, 0] = torch.from_numpy(robot.proprio.normalise(now))
+        action = latent.new_zeros(len(observations), config.actions, robot.action.width)
+        if actions is not None:
+            action[:] = torch.from_numpy(robot.action.normalise(self._checked_actions(actions)))
+        return Streams(video=video, action=action, proprio=proprio)
+
+    def _present(self, observation: Observation) -> Clip:
+        """The observation as a clip of one frame, cropped and resized as the network is used to."""
+        names = self.embodiment.camera_names
+        if missing := [name for name in names if name not in observation.images]:
+            raise ValueError(f"no image of camera {missing[0]!r}: the model looks at {names}, got {list(observation.images)}")
+        if observation.proprio.shape != (self.embodiment.proprio.size,) or not np.isfinite(observation.proprio).all():
+            raise ValueError(
+                f"proprio {observation.proprio} must be {self.embodiment.proprio.size} finite numbers: "
+                f"{[part.name for part in self.embodiment.proprio.parts]}"
+            )
+        known = all(name in observation.intrinsics for name in names)
+        clip = Clip(
+            cameras=names,
+            rgb=np.stack([observation.images[name] for name in names])[:, None],
+            depth_m=None,
+            intrinsics=np.stack([observation.intrinsics[name] for name in names])[:, None] if known else None,
+            T_base_cam=None,
+            proprio=observation.proprio[None],
+            actions=np.zeros((0, self.embodiment.action.size), np.float32),
+            actions_valid=np.zeros(0, bool),
+            instruction=observation.instruction,
+            period_s=self.embodiment.frame_period_s,
+        )
+        return self.transform(clip, seed=0)
+
+    def _checked_actions(self, actions: np.ndarray) -> np.ndarray:
+        wanted = (self.config.actions, self.embodiment.action.size)
+        if actions.shape != wanted or not np.isfinite(actions).all():
+            raise ValueError(f"given actions have shape {actions.shape}: need {wanted}, all finite")
+        return actions
+
+    def _chunk(self, action: Float[Tensor, "A Da"]) -> ActionChunk:
+        robot = self.embodiment
+        physical = robot.action.denormalise(action.float().cpu().numpy())
+        if robot.action_low is not None or robot.action_high is not None:
+            physical = np.clip(physical, robot.action_low, robot.action_high)
+        return ActionChunk(physical, robot.action_period_s)
+
+    def _dream(self, observation: Observation, streams: Streams, actions: np.ndarray | None) -> Dream:
+        robot, present = self.embodiment, self._present(observation)
+        if present.intrinsics is None:
+            raise ValueError("this observation has no camera calibration: 4D needs intrinsics and T_base_cam per camera")
+        proprio = robot.proprio.denormalise(streams.proprio[0].float().cpu().numpy())
+        rgb = ((self.decode(streams.video)[0].float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
+        code = self.decode(streams.depth)[0].float().mean(dim=1).cpu().numpy()
+        depth_m = np.stack([camera.depth.decode(c) for camera, c in zip(robot.cameras, code, strict=True)])
+        far_m = np.array([camera.far_m for camera in robot.cameras])[:, None, None, None]
+        frames = self.config.frames
+        scene = RGBDClip(
+            cameras=robot.camera_names,
+            rgb=rearrange(rgb, "v c f h w -> v f h w c").cpu().numpy(),
+            depth_m=np.where(depth_m < FAR_SHARE * far_m, depth_m, 0.0).astype(np.float32),
+            intrinsics=np.repeat(present.intrinsics, frames, axis=1),
+            T_base_cam=robot.camera_poses(proprio, observation.T_base_cam),
+            period_s=robot.frame_period_s,
+        )
+        chunk = self._chunk(streams.action[0]) if actions is None else ActionChunk(actions, robot.action_period_s)
+        return Dream(scene, chunk, proprio)
+
+    # ---- disk ----------------------------------------------------------------------------------------------
+
+    def save(self, folder: Path, provenance: dict) -> None:
+        """Writes model.safetensors (bfloat16 but for the statistics) and config.json, which says where it came from."""
+        folder.mkdir(parents=True, exist_ok=True)
+        weights = {name: x.detach().contiguous() for name, x in self.state_dict().items()}
+        temporary = folder / "model.safetensors.tmp"
+        save_file(weights, temporary)
+        temporary.rename(folder / "model.safetensors")
+        about = {"model": self.config.model_dump(mode="json"), "provenance": provenance}
+        temporary = folder / "config.json.tmp"
+        temporary.write_text(json.dumps(about, indent=1) + "\n")
+        temporary.rename(folder / "config.json")
+
+    @classmethod
+    def load(cls, folder: Path, device: str = "cpu") -> Self:
+        """Builds the model that `save` wrote; raises ValueError if something is missing or does not fit."""
+        for name in ("config.json", "model.safetensors"):
+            if not (folder / name).is_file():
+                raise ValueError(f"{folder} holds no {name}: name a folder that `xwam train` exported")
+        try:
+            model = cls(ModelConfig.model_validate(json.loads((folder / "config.json").read_text())["model"]))
+        except (ValidationError, json.JSONDecodeError, KeyError) as error:
+            raise ValueError(f"{folder / 'config.json'} describes no model: {error}") from error
+        model.load_state_dict(load_file(folder / "model.safetensors"))
+        return model.to(device).eval()
