@@ -1,0 +1,319 @@
+"""Training: exact resume, schedules, averages, and stops that leave a good checkpoint."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import nn
+
+from xwam.train import checkpoint
+from xwam.train.ema import Ema, decay_at
+from xwam.train.schedule import learning_rate_at, seed_at
+from xwam.train.trainer import TrainConfig, Trainer, parameter_groups, prefetched, progress, stop_requests
+
+FILES = ("model.safetensors", "ema.safetensors", "optimizer.safetensors")
+
+
+class Toy(nn.Module):
+    """Predicts 2x from x and noise; has every kind of tensor a run must bring back."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.layers = nn.Sequential(nn.Linear(4, 16), nn.GELU(), nn.LayerNorm(16), nn.Linear(16, 4))
+        self.modulation = nn.Parameter(torch.zeros(2, 4))
+        self.unused = nn.Linear(2, 2)
+        self.frozen = nn.Linear(4, 4).requires_grad_(False)
+        self.register_buffer("seen", torch.zeros(()))
+
+    def loss(self, batch, seed):
+        noise = torch.randn(batch.shape, generator=torch.Generator().manual_seed(seed))
+        if self.training:
+            self.seen += 1
+        out = self.layers(self.frozen(batch) + 0.1 * noise) * (1 + self.modulation[0])
+        error = (out - 2 * batch).square().mean()
+        return {"total": error, "twice": 2 * error}
+
+
+class ToyBatches:
+    """Batches from their position; `before` is called with each step first."""
+
+    def __init__(self, before=lambda step: None, scale=lambda step: 1.0):
+        self.before, self.scale = before, scale
+
+    def train(self, step):
+        self.before(step)
+        return self.scale(step) * torch.randn(8, 4, generator=torch.Generator().manual_seed(step))
+
+    def validation(self):
+        return [self.train(step) for step in (1000, 1001)]
+
+
+def settings(**changes) -> TrainConfig:
+    values = dict(steps=4, warmup_steps=1, validate_every=2, save_every=2, precision="fp32", threads=1, device="cpu")
+    return TrainConfig(**{**values, **changes})
+
+
+def log_of(run: Path) -> list[dict]:
+    """The log without its times."""
+    lines = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    return [{key: value for key, value in line.items() if key != "seconds"} for line in lines]
+
+
+def assert_same_run(one: Path, other: Path) -> None:
+    ours, theirs = checkpoint.latest(one), checkpoint.latest(other)
+    assert ours.name == theirs.name
+    for name in FILES:
+        a, b = load_file(ours / name), load_file(theirs / name)
+        assert a.keys() == b.keys()
+        assert all(torch.equal(a[key], b[key]) for key in a), name
+    assert log_of(one) == log_of(other)
+
+
+class Killed(Exception):
+    pass
+
+
+def die_at(step):
+    def before(asked):
+        if asked == step:
+            raise Killed
+
+    return before
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("death", [1, 2, 3])
+def test_resume_is_exact(tmp_path, precision, death):
+    config = settings(precision=precision)
+    assert Trainer(Toy(), ToyBatches(), config, tmp_path / "whole").fit()
+    with pytest.raises(Killed):
+        Trainer(Toy(), ToyBatches(die_at(death)), config, tmp_path / "broken").fit()
+    resumed = Trainer(Toy(), ToyBatches(), config, tmp_path / "broken")
+    assert resumed.step == (0 if death == 1 else 2)
+    assert resumed.fit()
+    assert_same_run(tmp_path / "whole", tmp_path / "broken")
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_resume_after_a_kill_that_nobody_catches(tmp_path, precision):
+    program = (
+        "import os, signal\nfrom pathlib import Path\n"
+        "from test_trainer import Toy, ToyBatches, settings, Trainer\n"
+        "def before(step):\n"
+        "    if step == 5: os.kill(os.getpid(), signal.SIGKILL)\n"
+        f"config = settings(steps=6, precision={precision!r})\n"
+        f"Trainer(Toy(), ToyBatches(before), config, Path({str(tmp_path / 'broken')!r})).fit()\n"
+    )
+    path = os.pathsep.join([str(Path(__file__).parent), *sys.path])
+    done = subprocess.run([sys.executable, "-c", program], env={**os.environ, "PYTHONPATH": path})
+    assert done.returncode == -signal.SIGKILL
+    config = settings(steps=6, precision=precision)
+    Trainer(Toy(), ToyBatches(), config, tmp_path / "whole").fit()
+    resumed = Trainer(Toy(), ToyBatches(), config, tmp_path / "broken")
+    assert 2 <= resumed.step <= 4
+    resumed.fit()
+    assert_same_run(tmp_path / "whole", tmp_path / "broken")
+
+
+def test_half_a_line_in_the_log_is_cut(tmp_path):
+    Trainer(Toy(), ToyBatches(), settings(), tmp_path).fit()
+    before = log_of(tmp_path)
+    with open(tmp_path / "log.jsonl", "a") as file:
+        file.write('{"step": 5, "los')
+    assert Trainer(Toy(), ToyBatches(), settings(), tmp_path).fit()
+    assert log_of(tmp_path) == before
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_stop_is_saved_and_resumed(tmp_path, capsys, number):
+    def before(step):
+        if step == 2:
+            os.kill(os.getpid(), number)
+
+    config = settings(steps=9, save_every=100)
+    Trainer(Toy(), ToyBatches(), config, tmp_path / "whole").fit()
+    handler = signal.getsignal(number)
+    stopped = Trainer(Toy(), ToyBatches(before), config, tmp_path / "stopped")
+    assert not stopped.fit()
+    assert signal.getsignal(number) is handler
+    assert "same command again to resume" in capsys.readouterr().out
+    assert checkpoint.latest(tmp_path / "stopped").name == f"step_{stopped.step:08d}"
+    Trainer(Toy(), ToyBatches(), config, tmp_path / "stopped").fit()
+    assert_same_run(tmp_path / "whole", tmp_path / "stopped")
+
+
+def test_a_second_stop_acts_at_once():
+    with pytest.raises(KeyboardInterrupt), stop_requests() as stop:
+        signal.raise_signal(signal.SIGINT)
+        assert stop.is_set()
+        signal.raise_signal(signal.SIGINT)
+
+
+def test_another_configuration_is_refused(tmp_path):
+    Trainer(Toy(), ToyBatches(), settings(), tmp_path).fit()
+    with pytest.raises(ValueError, match="steps: 4 in the run, 8 now"):
+        Trainer(Toy(), ToyBatches(), settings(steps=8), tmp_path)
+
+
+def test_the_resolved_configuration_is_the_runs(tmp_path):
+    resolved = {"model": {"width": 16}, "train": settings().model_dump(mode="json")}
+    Trainer(Toy(), ToyBatches(), settings(), tmp_path, resolved)
+    assert json.loads((tmp_path / "config.json").read_text()) == resolved
+    with pytest.raises(ValueError, match="model.width: 16 in the run, 32 now"):
+        Trainer(Toy(), ToyBatches(), settings(), tmp_path, {**resolved, "model": {"width": 32}})
+
+
+def test_bad_losses_stop_before_the_weights(tmp_path):
+    trainer = Trainer(Toy(), ToyBatches(scale=lambda step: float("nan") if step == 2 else 1.0), settings(), tmp_path)
+    with pytest.raises(FloatingPointError, match=r"step 3: total, twice, gradient norm not finite.*step_00000002"):
+        trainer.fit()
+    assert all(parameter.isfinite().all() for parameter in trainer.model.parameters())
+    saved = load_file(checkpoint.latest(tmp_path) / "model.safetensors")
+    assert torch.equal(saved["modulation"], trainer.model.modulation)
+
+
+def test_a_bad_gradient_of_a_good_loss_stops_too(tmp_path):
+    class Root(Toy):
+        def loss(self, batch, seed):
+            return {"total": self.modulation.sum().sqrt()}  # 0, with an infinite slope
+
+    with pytest.raises(FloatingPointError, match="step 1: gradient norm not finite.*none yet"):
+        Trainer(Root(), ToyBatches(), settings(), tmp_path).fit()
+
+
+def test_log(tmp_path):
+    Trainer(Toy(), ToyBatches(), settings(), tmp_path).fit()
+    lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    training = [line for line in lines if "losses" in line]
+    assert [line["step"] for line in training] == [1, 2, 3, 4]
+    for line in training:
+        assert line.keys() == {"step", "losses", "learning_rate", "gradient_norm", "seconds"}
+        assert line["losses"]["twice"] == pytest.approx(2 * line["losses"]["total"])
+        assert line["learning_rate"] == settings().learning_rate_at(line["step"] - 1)
+        assert line["seconds"] > 0
+    validation = [line for line in lines if "validation" in line]
+    assert [line["step"] for line in validation] == [2, 4]
+    assert validation[0]["validation"].keys() == {"total", "twice"}
+
+
+def test_it_learns(tmp_path):
+    config = settings(steps=150, save_every=150, validate_every=50, learning_rate=1e-2)
+    Trainer(Toy(), ToyBatches(), config, tmp_path).fit()
+    first = log_of(tmp_path)[0]["losses"]["total"]
+    totals = [line["validation"]["total"] for line in log_of(tmp_path) if "validation" in line]
+    assert totals[2] < totals[1] < totals[0] and totals[2] < 0.3 * first
+
+
+def test_validation_repeats_itself_and_changes_nothing(tmp_path):
+    trainer = Trainer(Toy(), ToyBatches(), settings(), tmp_path)
+    trainer.fit()
+    weights = {name: x.clone() for name, x in trainer.model.state_dict().items()}
+    assert trainer.validate() == trainer.validate()
+    assert all(torch.equal(x, weights[name]) for name, x in trainer.model.state_dict().items())
+    assert trainer.model.training
+
+
+def test_validation_sees_the_averages(tmp_path):
+    trainer = Trainer(Toy(), ToyBatches(), settings(), tmp_path)
+    trainer.fit()
+    twin = Toy().eval()
+    checkpoint.load_weights(twin, checkpoint.latest(tmp_path) / "ema.safetensors")
+    with torch.no_grad():
+        totals = [
+            twin.loss(batch, seed_at(0, "validation", index))["total"].item()
+            for index, batch in enumerate(ToyBatches().validation())
+        ]
+    assert trainer.validate()["total"] == pytest.approx(sum(totals) / 2, rel=1e-6)
+
+
+def test_average_formula():
+    model = nn.Linear(3, 2)
+    ema = Ema(model, decay=0.5)
+    expected = model.weight.detach().clone()
+    for update in range(12):
+        with torch.no_grad():
+            model.weight += 1.0
+        ema.update(update)
+        expected = decay_at(update, 0.5) * expected + (1 - decay_at(update, 0.5)) * model.weight.detach()
+    assert torch.allclose(ema.tensors()["weight"], expected)
+    own = model.weight.detach().clone()
+    with pytest.raises(RuntimeError), ema.applied():
+        assert torch.equal(model.weight, ema.tensors()["weight"]) or torch.allclose(model.weight, expected)
+        raise RuntimeError
+    assert torch.equal(model.weight, own)
+
+
+def test_decay_grows_to_its_limit():
+    assert decay_at(0, 0.999) == pytest.approx(0.1)
+    assert decay_at(10**6, 0.999) == 0.999
+    assert decay_at(0, 0.0) == 0.0
+
+
+def test_learning_rate():
+    rates = [learning_rate_at(i, peak=2.0, steps=100, warmup_steps=10, final_ratio=0.1) for i in range(100)]
+    assert rates[0] == pytest.approx(0.2)
+    assert rates[9] == max(rates) == pytest.approx(2.0)
+    assert rates[54] == pytest.approx(1.1)  # half of the cosine
+    assert rates[99] == min(rates[10:]) == pytest.approx(0.2)
+    assert all(later < earlier for earlier, later in zip(rates[10:], rates[11:], strict=False))
+    assert learning_rate_at(0, peak=1.0, steps=1, warmup_steps=0, final_ratio=0.5) == 0.5
+
+
+def test_warmup_longer_than_the_run():
+    with pytest.raises(ValueError, match="warmup_steps 4 must be less than steps 4"):
+        settings(warmup_steps=4)
+
+
+def test_seeds_are_functions_of_position():
+    seeds = {
+        (seed, purpose, index): seed_at(seed, purpose, index)
+        for seed in (0, 1)
+        for purpose in ("training", "validation")
+        for index in range(100)
+    }
+    assert len(set(seeds.values())) == len(seeds)
+    assert all(0 <= seed < 2**63 for seed in seeds.values())
+    assert all(seed_at(*key) == seed for key, seed in seeds.items())
+    assert seed_at(0, "training", 0) == 7896617691693857887
+
+
+def test_what_decays():
+    model = nn.ModuleDict(
+        {"linear": nn.Linear(2, 3), "conv": nn.Conv3d(1, 1, 3), "norm": nn.LayerNorm(4), "words": nn.Embedding(5, 6)}
+    )
+    model.register_parameter("modulation", nn.Parameter(torch.zeros(1, 6, 4)))
+    model["frozen"] = nn.Linear(2, 2).requires_grad_(False)
+    decayed, kept = parameter_groups(model, 0.1)
+    assert decayed["weight_decay"] == 0.1 and kept["weight_decay"] == 0.0
+    assert {id(p) for p in decayed["params"]} == {id(model["linear"].weight), id(model["conv"].weight)}
+    assert len(kept["params"]) == 6  # two biases, two of the norm, the embedding, the table
+
+
+def test_batches_come_in_order_and_one_ahead():
+    asked = []
+
+    def load(step):
+        asked.append(step)
+        return step
+
+    stream = prefetched(load, range(3, 7))
+    assert next(stream) == 3
+    assert list(stream) == [4, 5, 6]
+    assert asked == [3, 4, 5, 6]
+    assert list(prefetched(load, range(2, 2))) == []
+
+
+def test_progress_outside_a_terminal(capsys):
+    with progress(10, 13, every_s=1e9) as show:
+        for step in (11, 12, 13):
+            show(step, {"total": 0.5})
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 2  # the first step and the last
+    assert lines[0].startswith("11/13  total 0.5000  ") and lines[0].endswith("min left")
