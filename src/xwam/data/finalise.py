@@ -1,0 +1,144 @@
+"""From shards to a dataset: numbers the episodes through and writes what readers look at first."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from xwam.data.info import info_of
+from xwam.data.layout import (
+    CAMERAS_PATH,
+    DATA_PATH,
+    EPISODES_PATH,
+    FILES_PER_CHUNK,
+    INFO_PATH,
+    STATS_PATH,
+    TASKS_PATH,
+    DatasetSpec,
+    extrinsics_key,
+    intrinsics_key,
+    read_json,
+    shard_path,
+    sidecar_path,
+    write_atomically,
+    write_json,
+)
+from xwam.data.statistics import merge, summarise
+from xwam.data.writer import published
+
+
+def finalise(root: str | Path) -> None:
+    """Makes a dataset of all complete shards; may be repeated, also while more are being recorded."""
+    root = Path(root)
+    spec, shards = _load_shards(root)
+    tasks = list(dict.fromkeys(text for episodes in shards.values() for e in episodes for text in e["tasks"]))
+    rows, tables = [], []
+    for shard, episodes in shards.items():
+        first = rows[-1]["dataset_to_index"] if rows else 0
+        added = [_row(spec, shard, episode, len(rows) + k, first) for k, episode in enumerate(episodes)]
+        tables.append(_renumber(root / shard_path(DATA_PATH, shard), added, tasks))
+        rows += added
+    stats = {key: merge([e["stats"][key] for es in shards.values() for e in es]) for key in spec.video_keys}
+    stats |= {key: summarise(_matrix(tables, key)) for key in ("observation.state", "action")}
+    _write_parquet(root / EPISODES_PATH, [_episode_table(rows)])
+    _write_parquet(root / TASKS_PATH, [_task_table(tasks)])
+    write_json(root / STATS_PATH, stats)
+    write_json(root / CAMERAS_PATH, _cameras(spec, tables))
+    write_json(root / INFO_PATH, info_of(spec, len(rows), rows[-1]["dataset_to_index"], len(tasks)))
+
+
+def _load_shards(root: Path) -> tuple[DatasetSpec, dict[int, list[dict]]]:
+    """What the shards hold, and the episodes of each as their sidecars describe them."""
+    sidecars = {shard: read_json(root / sidecar_path(shard)) for shard in published(root)}
+    if not sidecars:
+        raise ValueError(f"no complete shard in {root}: record at least one before finalising")
+    specs = {shard: DatasetSpec.model_validate(sidecar["spec"]) for shard, sidecar in sidecars.items()}
+    first = min(specs)
+    if others := [shard for shard in specs if specs[shard] != specs[first]]:
+        raise ValueError(f"shards {others} of {root} were recorded with other settings than shard {first}: remove them")
+    return specs[first], {shard: sidecar["episodes"] for shard, sidecar in sidecars.items()}
+
+
+def _row(spec: DatasetSpec, shard: int, episode: dict, index: int, shard_start: int) -> dict:
+    """An episode's line in meta/episodes."""
+    chunk, file = shard // FILES_PER_CHUNK, shard % FILES_PER_CHUNK
+    start, length = episode["from_frame"], episode["length"]
+    row = {"episode_index": index, "tasks": episode["tasks"], "length": length}
+    row |= {name: episode[name] for name in ("environment", "seed", "success")}
+    row |= {"data/chunk_index": chunk, "data/file_index": file}
+    row |= {"dataset_from_index": shard_start + start, "dataset_to_index": shard_start + start + length}
+    for key in spec.video_keys:
+        row |= {f"videos/{key}/chunk_index": chunk, f"videos/{key}/file_index": file}
+        row[f"videos/{key}/from_timestamp"] = start / spec.fps
+        row[f"videos/{key}/to_timestamp"] = (start + length) / spec.fps
+    row |= {f"stats/{key}/{name}": value for key, stats in episode["stats"].items() for name, value in stats.items()}
+    return row | {"meta/episodes/chunk_index": 0, "meta/episodes/file_index": 0}
+
+
+def _renumber(path: Path, rows: list[dict], tasks: list[str]) -> pa.Table:
+    """A shard's table with the dataset's numbers; on disk too, where they differ."""
+    table = pq.ParquetFile(path).read()
+    lengths = [row["length"] for row in rows]
+    numbers = {
+        "episode_index": np.repeat([row["episode_index"] for row in rows], lengths),
+        "index": np.arange(rows[0]["dataset_from_index"], rows[-1]["dataset_to_index"]),
+        "task_index": np.repeat([tasks.index(row["tasks"][0]) for row in rows], lengths),
+    }
+    renumbered = table
+    for name, column in numbers.items():
+        renumbered = renumbered.set_column(table.column_names.index(name), name, pa.array(column, pa.int64()))
+    if not renumbered.equals(table):
+        starts = np.cumsum([0, *lengths])
+        _write_parquet(path, [renumbered.slice(start, length) for start, length in zip(starts, lengths)])
+    return renumbered
+
+
+def _matrix(tables: list[pa.Table], key: str) -> np.ndarray:
+    """A column of vectors of all shards: (N, D)."""
+    return np.concatenate([np.stack(table.column(key).to_numpy()) for table in tables])
+
+
+def _episode_table(rows: list[dict]) -> pa.Table:
+    known = {"environment": pa.string(), "seed": pa.int64(), "success": pa.bool_()}
+    columns = {name: pa.array([row[name] for row in rows], known.get(name)) for name in rows[0]}
+    return pa.table(columns)
+
+
+def _task_table(tasks: list[str]) -> pa.Table:
+    """Tasks as the index of a pandas frame, which is where other readers look for them."""
+    table = pa.table({"task_index": pa.array(range(len(tasks)), pa.int64()), "task": pa.array(tasks, pa.string())})
+    column = {"metadata": None, "field_name": "task_index", "name": "task_index", "pandas_type": "int64"}
+    index = {"metadata": None, "field_name": "task", "name": "task", "pandas_type": "unicode", "numpy_type": "object"}
+    pandas = {
+        "index_columns": ["task"],
+        "column_indexes": [],
+        "columns": [column | {"numpy_type": "int64"}, index],
+        "creator": {"library": "pyarrow", "version": pa.__version__},
+        "pandas_version": "2.0.0",
+    }
+    return table.replace_schema_metadata({"pandas": json.dumps(pandas)})
+
+
+def _cameras(spec: DatasetSpec, tables: list[pa.Table]) -> dict:
+    """Conventions, sizes and the first frame's calibration, for people; each frame's own is in its row."""
+    cameras = {}
+    for camera in spec.cameras:
+        described = {"height": camera.height, "width": camera.width}
+        if camera.calibrated:
+            described["first_intrinsics"] = tables[0].column(intrinsics_key(camera.name))[0].as_py()
+            described["first_T_base_cam"] = tables[0].column(extrinsics_key(camera.name))[0].as_py()
+        cameras[camera.name] = described
+    axes = "OpenCV: x right, y down, z forward; the centre of the pixel in column u and row v is (u + 0.5, v + 0.5)"
+    extrinsics = "T_base_cam, camera coordinates to the robot's base frame, metres"
+    return {"axes": axes, "extrinsics": extrinsics, "depth": "z in metres, 0 where unknown", "cameras": cameras}
+
+
+def _write_parquet(path: Path, row_groups: list[pa.Table]) -> None:
+    def write(file: Path) -> None:
+        with pq.ParquetWriter(file, row_groups[0].schema) as writer:
+            for table in row_groups:
+                writer.write_table(table)
+
+    write_atomically(path, write)

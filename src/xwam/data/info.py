@@ -1,0 +1,160 @@
+"""meta/info.json and the features that it lists, to and from what a dataset holds."""
+
+from pathlib import Path
+
+from xwam.data.layout import (
+    DATA_PATH,
+    FILES_PER_CHUNK,
+    INFO_PATH,
+    VERSION,
+    VIDEO_PATH,
+    DatasetSpec,
+    StoredCamera,
+    StoredDepth,
+    depth_key,
+    extrinsics_key,
+    intrinsics_key,
+    read_json,
+    rgb_key,
+)
+
+
+def features(spec: DatasetSpec) -> dict[str, dict]:
+    """Name, type and shape of every column and video."""
+    found = {}
+    for camera in spec.cameras:
+        found[rgb_key(camera.name)] = _video_feature(camera, spec.fps)
+        if camera.depth:
+            found[depth_key(camera.name)] = _depth_feature(camera, spec.fps)
+    found["observation.state"] = _vector_feature(spec.proprio)
+    found["action"] = _vector_feature(spec.action)
+    for camera in spec.cameras:
+        if camera.calibrated:
+            found[intrinsics_key(camera.name)] = {"dtype": "float32", "shape": [3, 3], "names": None}
+            found[extrinsics_key(camera.name)] = {"dtype": "float32", "shape": [4, 4], "names": None}
+    found["timestamp"] = {"dtype": "float32", "shape": [1], "names": None}
+    for name in ("frame_index", "episode_index", "index", "task_index"):
+        found[name] = {"dtype": "int64", "shape": [1], "names": None}
+    return found
+
+
+def info_of(spec: DatasetSpec, episodes: int, frames: int, tasks: int) -> dict:
+    """Content of meta/info.json."""
+    return {
+        "codebase_version": VERSION,
+        "robot_type": spec.robot,
+        "total_episodes": episodes,
+        "total_frames": frames,
+        "total_tasks": tasks,
+        "chunks_size": FILES_PER_CHUNK,
+        "data_files_size_in_mb": 100,
+        "video_files_size_in_mb": 200,
+        "fps": spec.fps,
+        "splits": {"train": f"0:{episodes}"},
+        "data_path": DATA_PATH,
+        "video_path": VIDEO_PATH,
+        "features": features(spec),
+    }
+
+
+def load_info(root: Path) -> dict:
+    """meta/info.json of a dataset that this package can read, or a ValueError that says why it cannot."""
+    path = root / INFO_PATH
+    if not path.exists():
+        raise ValueError(f"no dataset in {root}: {INFO_PATH} is missing; give a dataset's folder, or finalise it first")
+    info = read_json(path)
+    if info.get("storage_format", "parquet") == "lance":
+        raise ValueError(f"{path}: storage_format 'lance' cannot be read; convert the dataset to parquet and mp4 files")
+    if info.get("codebase_version") != VERSION:
+        raise ValueError(
+            f"{path}: codebase_version {info.get('codebase_version')!r}, only {VERSION!r} can be read: "
+            "convert the dataset with LeRobot's own converter"
+        )
+    missing = [key for key in ("fps", "features", "total_episodes", "data_path", "video_path") if key not in info]
+    missing += [key for key in ("observation.state", "action") if key not in info.get("features", {})]
+    if missing:
+        raise ValueError(f"{path} lacks {missing}: it is no complete {VERSION} dataset of a robot")
+    return info
+
+
+def spec_of(info: dict) -> DatasetSpec:
+    """What the dataset of this info.json holds."""
+    listed = info["features"]
+    prefix = rgb_key("")
+    cameras = [
+        _stored_camera(key.removeprefix(prefix), listed)
+        for key, feature in listed.items()
+        if feature["dtype"] == "video" and key.startswith(prefix) and not _is_depth(feature)
+    ]
+    return DatasetSpec(
+        robot=info.get("robot_type") or "unknown",
+        fps=info["fps"],
+        cameras=tuple(cameras),
+        proprio=_names(listed["observation.state"]),
+        action=_names(listed["action"]),
+    )
+
+
+def _vector_feature(names: tuple[str, ...]) -> dict:
+    return {"dtype": "float32", "shape": [len(names)], "names": list(names)}
+
+
+def _video_feature(camera: StoredCamera, fps: int) -> dict:
+    shape = [camera.height, camera.width, 3]
+    info = _stream_info(shape, fps, "h264", "yuv420p") | {"is_depth_map": False}
+    return {"dtype": "video", "shape": shape, "names": ["height", "width", "channels"], "info": info}
+
+
+def _depth_feature(camera: StoredCamera, fps: int) -> dict:
+    shape, depth = [camera.height, camera.width, 1], camera.depth
+    coding = {
+        "is_depth_map": True,
+        "depth_unit": "m",
+        "video.depth_min": depth.min_m,
+        "video.depth_max": depth.max_m,
+        "video.shift": depth.shift_m,
+        "video.use_log": True,
+    }
+    info = _stream_info(shape, fps, "hevc", "gray12le") | coding
+    return {"dtype": "video", "shape": shape, "names": ["height", "width", "channels"], "info": info}
+
+
+def _stream_info(shape: list[int], fps: int, codec: str, pixels: str) -> dict:
+    return {
+        "video.height": shape[0],
+        "video.width": shape[1],
+        "video.channels": shape[2],
+        "video.codec": codec,
+        "video.pix_fmt": pixels,
+        "video.fps": fps,
+        "has_audio": False,
+    }
+
+
+def _is_depth(feature: dict) -> bool:
+    info = feature.get("info") or {}
+    return bool(info.get("is_depth_map") or info.get("video.is_depth_map"))
+
+
+def _stored_camera(name: str, listed: dict) -> StoredCamera:
+    height, width = listed[rgb_key(name)]["shape"][:2]
+    depth = None
+    if depth_key(name) in listed:
+        info = listed[depth_key(name)].get("info") or {}
+        if not info.get("video.use_log", True):
+            raise ValueError(f"depth of camera {name!r} is coded linearly; only logarithmic depth can be read")
+        depth = StoredDepth(
+            min_m=info["video.depth_min"], max_m=info["video.depth_max"], shift_m=info.get("video.shift", 0.0)
+        )
+    calibrated = intrinsics_key(name) in listed and extrinsics_key(name) in listed
+    return StoredCamera(name=name, height=height, width=width, depth=depth, calibrated=calibrated)
+
+
+def _names(feature: dict) -> tuple[str, ...]:
+    """Names of a vector's entries, which other writers leave out or group in a dict."""
+    names = feature.get("names")
+    if isinstance(names, dict):
+        groups = names.values()
+        names = [name for group in groups for name in group] if all(isinstance(g, list) for g in groups) else list(names)
+    size = feature["shape"][0]
+    return tuple(names) if names and len(names) == size else tuple(str(k) for k in range(size))

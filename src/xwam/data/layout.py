@@ -1,0 +1,183 @@
+"""Where things lie in a dataset folder, and what a dataset holds: LeRobotDataset v3.0 with depth and cameras.
+
+    meta/info.json, stats.json, tasks.parquet, cameras.json      what is in it
+    meta/episodes/chunk-000/file-000.parquet                     a line an episode
+    data/chunk-000/file-SSS.parquet                              a row a frame; one file a shard, one row group an episode
+    videos/<key>/chunk-000/file-SSS.mp4                          a video a camera and shard; depth has its own key
+    shards/shard-SSSSS.json                                      a shard exists when this file does
+"""
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+from jaxtyping import Float, UInt16
+from pydantic import model_validator
+
+from xwam.core.embodiment import Embodiment, Frozen
+
+VERSION = "v3.0"
+FILES_PER_CHUNK = 1000
+DATA_PATH = "data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
+VIDEO_PATH = "videos/{video_key}/chunk-{chunk_index:03d}/file-{file_index:03d}.mp4"
+EPISODES_PATH = "meta/episodes/chunk-000/file-000.parquet"
+TASKS_PATH = "meta/tasks.parquet"
+INFO_PATH = "meta/info.json"
+STATS_PATH = "meta/stats.json"
+CAMERAS_PATH = "meta/cameras.json"
+SHARDS_PATH = "shards"
+DEPTH_CODES = 4095
+
+
+def rgb_key(camera: str) -> str:
+    return f"observation.images.{camera}"
+
+
+def depth_key(camera: str) -> str:
+    return f"observation.images.{camera}_depth"
+
+
+def intrinsics_key(camera: str) -> str:
+    return f"observation.intrinsics.{camera}"
+
+
+def extrinsics_key(camera: str) -> str:
+    """Key of the pose T_base_cam."""
+    return f"observation.extrinsics.{camera}"
+
+
+class StoredDepth(Frozen):
+    """Depth as 12-bit codes, logarithmic in metres, with 0 for unknown.
+
+    code = rint(4095 * log((d + shift) / (min + shift)) / log((max + shift) / (min + shift))). Nearer than `min_m` is
+    clipped to it; beyond `max_m` becomes unknown, so that no false wall stands there.
+    """
+
+    min_m: float
+    max_m: float
+    shift_m: float = 0.0
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if not 0 < self.min_m + self.shift_m < self.max_m + self.shift_m:
+            raise ValueError(f"depth range {self.min_m} .. {self.max_m} m, shift {self.shift_m} m: need 0 < min < max")
+        return self
+
+    def encode(self, depth_m: Float[np.ndarray, "*n"]) -> UInt16[np.ndarray, "*n"]:
+        """Codes of depth in metres; 0, NaN, infinite and negative depth is unknown."""
+        known = np.isfinite(depth_m) & (depth_m > 0) & (depth_m <= self.max_m)
+        clipped = np.where(known, depth_m, self.max_m).clip(self.min_m, self.max_m)
+        code = np.rint(np.log((clipped + self.shift_m) / (self.min_m + self.shift_m)) / self._log_step)
+        return np.where(known, code.clip(1, DEPTH_CODES), 0).astype(np.uint16)
+
+    def decode(self, code: UInt16[np.ndarray, "*n"]) -> Float[np.ndarray, "*n"]:
+        """Metres of codes; unknown is 0."""
+        codes = np.arange(DEPTH_CODES + 1)
+        depth_m = (self.min_m + self.shift_m) * np.exp(codes * self._log_step) - self.shift_m
+        depth_m[0] = 0.0
+        return depth_m.astype(np.float32)[code]
+
+    @property
+    def _log_step(self) -> float:
+        return np.log((self.max_m + self.shift_m) / (self.min_m + self.shift_m)) / DEPTH_CODES
+
+
+class StoredCamera(Frozen):
+    """A camera's images in a dataset; `depth` is None where none is recorded."""
+
+    name: str
+    height: int
+    width: int
+    depth: StoredDepth | None = None
+    calibrated: bool = True
+
+    @model_validator(mode="after")
+    def _recordable(self) -> Self:
+        if self.height % 2 or self.width % 2:
+            raise ValueError(f"camera {self.name!r} is {self.height} x {self.width}: video needs an even height and width")
+        if "/" in self.name or not self.name:
+            raise ValueError(f"camera name {self.name!r}: give it a name without '/'")
+        return self
+
+
+class DatasetSpec(Frozen):
+    """What every episode of a dataset holds."""
+
+    robot: str
+    fps: int
+    cameras: tuple[StoredCamera, ...]
+    proprio: tuple[str, ...]
+    action: tuple[str, ...]
+
+    @classmethod
+    def of(cls, embodiment: Embodiment, height: int, width: int, depth: bool = True) -> Self:
+        """Recordings of this robot at this image size; depth reaches from half the camera's range to twice it."""
+        fps = round(1 / embodiment.action_period_s)
+        if abs(fps * embodiment.action_period_s - 1) > 1e-3:
+            raise ValueError(f"action_period_s {embodiment.action_period_s} is no whole number of rows a second")
+        cameras = tuple(
+            StoredCamera(
+                name=camera.name,
+                height=height,
+                width=width,
+                depth=StoredDepth(min_m=camera.near_m / 2, max_m=camera.far_m * 2) if depth else None,
+            )
+            for camera in embodiment.cameras
+        )
+        names = [
+            tuple(f"{part.name}.{k}" if part.size > 1 else part.name for part in vector.parts for k in range(part.size))
+            for vector in (embodiment.proprio, embodiment.action)
+        ]
+        return cls(robot=embodiment.name, fps=fps, cameras=cameras, proprio=names[0], action=names[1])
+
+    @property
+    def camera_names(self) -> tuple[str, ...]:
+        return tuple(camera.name for camera in self.cameras)
+
+    def camera(self, name: str) -> StoredCamera:
+        for camera in self.cameras:
+            if camera.name == name:
+                return camera
+        raise ValueError(f"unknown camera {name!r}: this dataset has {list(self.camera_names)}")
+
+    @property
+    def video_keys(self) -> tuple[str, ...]:
+        rgb = [rgb_key(camera.name) for camera in self.cameras]
+        return (*rgb, *(depth_key(camera.name) for camera in self.cameras if camera.depth))
+
+
+def shard_path(template: str, shard: int, **names: str) -> str:
+    """Path of a shard's file below the dataset's folder."""
+    return template.format(chunk_index=shard // FILES_PER_CHUNK, file_index=shard % FILES_PER_CHUNK, **names)
+
+
+def sidecar_path(shard: int) -> str:
+    """Path of the file that makes a shard count."""
+    return f"{SHARDS_PATH}/shard-{shard:05d}.json"
+
+
+def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
+    """Lets `write` fill a file beside `path`, then puts it in place, so that no reader ever sees half of it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        write(temporary)
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def write_json(path: Path, content: object) -> None:
+    write_atomically(path, lambda file: file.write_text(json.dumps(content, indent=1)))
+
+
+def read_json(path: Path) -> dict:
+    """A JSON file's content, or a ValueError that names the file."""
+    try:
+        return json.loads(path.read_text())
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path} is not valid JSON ({error}): restore it, or rebuild it with `finalise`") from error

@@ -1,0 +1,141 @@
+"""Videos of a dataset: RGB as H.264, depth as lossless 12-bit HEVC, and exact random access to both.
+
+Neither has B-frames: a seek in HEVC with them gives wrong frames. Every tenth frame is a key frame.
+"""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import av
+import numpy as np
+from av.error import FFmpegError
+from av.video.frame import PictureType
+from jaxtyping import Float, UInt8
+
+from xwam.data.layout import StoredDepth
+
+KEY_FRAME_EVERY = 10
+RGB_OPTIONS = {"preset": "veryfast", "crf": "18", "g": str(KEY_FRAME_EVERY), "bf": "0", "forced-idr": "1"}
+X265 = f"lossless=1:bframes=0:keyint={KEY_FRAME_EVERY}:pools=none:frame-threads=1:log-level=none"
+DEPTH_OPTIONS = {"preset": "veryfast", "forced-idr": "1", "x265-params": X265}
+
+
+class VideoWriter:
+    """Appends frames to a video file; with `depth`, frames in metres, else RGB."""
+
+    def __init__(self, path: Path, height: int, width: int, fps: int, depth: StoredDepth | None = None):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._depth, self._frames = depth, 0
+        self._container = av.open(str(path), "w", format="mp4", options={"movflags": "faststart"})
+        codec, options = ("libx265", DEPTH_OPTIONS) if depth else ("libx264", RGB_OPTIONS)
+        self._stream = self._container.add_stream(codec, rate=fps, options=options)
+        self._stream.height, self._stream.width = height, width
+        self._stream.pix_fmt = "gray12le" if depth else "yuv420p"
+        self._stream.codec_context.thread_count = 1
+
+    def add(self, frames: UInt8[np.ndarray, "T H W 3"] | Float[np.ndarray, "T H W"]) -> None:
+        """Appends an episode, which begins with a key frame so that reading it needs nothing before it."""
+        for k, image in enumerate(frames):
+            frame = self._gray(image) if self._depth else av.VideoFrame.from_ndarray(image, format="rgb24")
+            frame.pts, self._frames = self._frames, self._frames + 1
+            if k == 0:
+                frame.pict_type = PictureType.I
+            self._container.mux(self._stream.encode(frame))
+
+    def close(self) -> None:
+        self._container.mux(self._stream.encode())
+        self._container.close()
+
+    def abort(self) -> None:
+        """Lets go of a file that is about to be removed."""
+        try:
+            self._container.close()
+        except (FFmpegError, OSError):
+            pass  # the disk is full or the encoder failed: that error is already on its way
+
+    def _gray(self, depth_m: Float[np.ndarray, "H W"]) -> av.VideoFrame:
+        height, width = depth_m.shape
+        frame = av.VideoFrame(width, height, "gray12le")
+        rows = np.frombuffer(frame.planes[0], np.uint16).reshape(height, -1)
+        rows[:, :width] = self._depth.encode(depth_m)
+        return frame
+
+
+class VideoReader:
+    """Random access to a video's frames by time; decodes onwards when that is shorter than to seek."""
+
+    def __init__(self, path: Path, depth: StoredDepth | None = None):
+        self.path, self._depth = path, depth
+        try:
+            self._container = av.open(str(path))
+            self._stream = self._container.streams.video[0]
+            self._stream.codec_context.thread_count = 1
+            self._index()
+        except (FFmpegError, IndexError) as error:
+            raise self._damaged(error) from error
+        self._rewind(0)
+
+    def _index(self) -> None:
+        """Collects the time stamps of all frames, and for each the key frame to start from."""
+        packets = [(p.pts, p.is_keyframe) for p in self._container.demux(self._stream) if p.pts is not None]
+        promised = self._stream.frames
+        if not packets or len(packets) < promised:
+            raise self._damaged(f"it has {len(packets)} of its {promised} frames")
+        packets.sort()
+        self._pts = np.array([pts for pts, _ in packets])
+        is_key = np.array([key for _, key in packets])
+        is_key[0] = True
+        self._key_before = np.maximum.accumulate(np.where(is_key, np.arange(len(packets)), 0))
+
+    def read(self, times_s: Float[np.ndarray, " N"]) -> np.ndarray:
+        """The frames at these times: uint8 (N, H, W, 3), or metres float32 (N, H, W)."""
+        indices = self._frames_at(times_s)
+        order = np.argsort(indices, kind="stable")
+        images: list[np.ndarray | None] = [None] * len(indices)
+        last, image = -1, None
+        for k in order:
+            if indices[k] != last:
+                last, image = indices[k], self._decode(indices[k])
+            images[k] = image
+        stacked = np.stack(images)
+        return self._depth.decode(stacked) if self._depth else stacked
+
+    def _frames_at(self, times_s: Float[np.ndarray, " N"]) -> np.ndarray:
+        stamps = self._pts * float(self._stream.time_base)
+        period = 1 / float(self._stream.average_rate)
+        nearest = np.searchsorted(stamps, times_s - period / 2).clip(max=len(stamps) - 1)
+        apart = np.abs(stamps[nearest] - times_s)
+        if np.any(apart > 0.1 * period):
+            wrong = float(times_s[np.argmax(apart)])
+            raise self._damaged(f"no frame at {wrong:.4f} s, its {len(stamps)} frames end at {stamps[-1]:.4f} s")
+        return nearest
+
+    def _decode(self, index: int) -> np.ndarray:
+        """The frame of this index, decoded from where the decoder stands or from the key frame before it."""
+        if not self._key_before[index] <= self._next <= index:
+            self._rewind(self._key_before[index])
+        try:
+            for frame in self._frames:
+                if frame.pts == self._pts[index]:
+                    self._next = index + 1
+                    return self._array(frame)
+                if frame.pts > self._pts[index]:
+                    break
+        except FFmpegError as error:
+            raise self._damaged(error) from error
+        raise self._damaged(f"frame {index} cannot be decoded")
+
+    def _rewind(self, index: int) -> None:
+        self._container.seek(int(self._pts[index]), stream=self._stream, backward=True)
+        self._frames: Iterable[av.VideoFrame] = self._container.decode(self._stream)
+        self._next = index
+
+    def _array(self, frame: av.VideoFrame) -> np.ndarray:
+        if self._depth is None:
+            return frame.to_ndarray(format="rgb24")
+        if "12le" not in frame.format.name:
+            raise self._damaged(f"its pixels are {frame.format.name}, depth needs 12 bits such as gray12le")
+        return np.frombuffer(frame.planes[0], np.uint16).reshape(frame.height, -1)[:, : frame.width].copy()
+
+    def _damaged(self, why: object) -> ValueError:
+        return ValueError(f"video {self.path} is damaged or truncated: {why}; copy it again or record it anew")
