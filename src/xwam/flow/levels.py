@@ -13,7 +13,7 @@ Proprioception always shares the action's level. A schedule only works with a la
 from dataclasses import dataclass
 from difflib import get_close_matches
 from itertools import pairwise
-from typing import ClassVar, Protocol
+from typing import ClassVar, get_args
 
 import torch
 from jaxtyping import Float
@@ -38,20 +38,9 @@ def levels_of(streams: Streams, sigma_video: Float[Tensor, " B"], sigma_action: 
 
 
 # ---- training laws ---------------------------------------------------------------------------------------------
-
-
-class Law(Protocol):
-    """How training draws a pair of levels for each sample."""
-
-    shift: float
-
-    def draw(self, samples: int, generator: torch.Generator) -> tuple[Float[Tensor, " B"], Float[Tensor, " B"]]:
-        """Video's and action's sigma of each sample, on the generator's device."""
-        ...
-
-    def supports(self, sigma_video: float, sigma_action: float) -> bool:
-        """Whether the pair lies in the (closed) support: whether the network has met it in training."""
-        ...
+#
+# A law has two methods. `draw` gives each sample's sigma of video and of action, on the generator's device.
+# `supports` says whether a pair lies in the law's (closed) support: whether the network has met it in training.
 
 
 @dataclass(frozen=True)
@@ -116,9 +105,12 @@ class Asynchronous:
         return sigma_action <= sigma_video + ROUNDING
 
 
+Law = Coupled | Independent | Asynchronous
+
+
 def law_of(name: str, **settings: float) -> Law:
     """The law that a configuration names, as `law_of("asynchronous", shift=3.0, clean_action_probability=0.25)`."""
-    laws = {law.name: law for law in (Coupled, Independent, Asynchronous)}
+    laws = {law.name: law for law in get_args(Law)}
     if name not in laws:
         close = get_close_matches(name, laws, n=1)
         hint = f"did you mean {close[0]!r}?" if close else f"choose one of {', '.join(laws)}"
@@ -182,7 +174,7 @@ def descent(steps: int, shift: float) -> tuple[float, ...]:
     """The levels between `steps` denoising steps: even from NOISIEST to 0 before the time shift."""
     if steps < 1:
         raise ValueError(f"a descent of {steps} steps; give 1 or more")
-    return tuple(shifted(NOISIEST * (1 - i / steps), shift) for i in range(steps)) + (0.0,)
+    return (*(shifted(NOISIEST * (1 - i / steps), shift) for i in range(steps)), 0.0)
 
 
 def world_schedule(

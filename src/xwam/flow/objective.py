@@ -104,6 +104,5 @@ def _spread(values: Float[Tensor, "B n"], stream: str) -> Tensor:
 
 def _mean_square(x: Tensor, y: Tensor, counts: Bool[Tensor, "..."]) -> Float[Tensor, ""]:
     """Mean of (x - y)^2 where `counts`, which broadcasts; in float32, whatever the network computes in."""
-    error = (x.float() - y.float()).square()
-    counts = counts.expand_as(error)
-    return torch.where(counts, error, 0.0).sum() / counts.sum().clamp(min=1)
+    error = torch.where(counts, x.float() - y.float(), 0.0)  # before the square: no NaN flows back from the rest
+    return error.square().sum() / counts.expand_as(error).sum().clamp(min=1)

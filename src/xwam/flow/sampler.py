@@ -51,7 +51,7 @@ def started(
     for name in SAMPLED:
         kept = getattr(given, name)
         moves = schedule.sigmas(name)[0] > 0
-        parts[name] = torch.where(getattr(free, name), getattr(noise, name), kept) if moves else kept
+        parts[name] = torch.where(free[name], getattr(noise, name), kept) if moves else kept
     return Streams(**parts)
 
 
@@ -84,7 +84,7 @@ def sample(
                 continue
             before = getattr(now, name)
             after, pasts[name] = solver(before, getattr(predicted, name), sigma, sigma_next, pasts[name])
-            moved[name] = torch.where(getattr(free, name), after, before)
+            moved[name] = torch.where(free[name], after, before)
         now = replace(now, depth=predicted.depth if with_depth else None, **moved)
         if on_step is not None:
             on_step(step, now)
@@ -116,14 +116,14 @@ def _levels(streams: Streams, schedule: Schedule, step: int) -> NoiseLevels:
 
 def _free(
     streams: Streams, action_valid: Bool[Tensor, "B A Da"] | None, proprio_valid: Bool[Tensor, "B P Dp"] | None
-) -> Streams:
+) -> dict[str, Bool[Tensor, "..."]]:
     """True, in a shape that broadcasts to the stream's, at elements that denoising may change."""
     device = streams.action.device
     later_frames = torch.arange(streams.video.shape[2], device=device) > 0
     later_proprios = torch.arange(streams.proprio.shape[1], device=device) > 0
     everywhere = torch.ones(1, 1, 1, dtype=torch.bool, device=device)
-    return Streams(
-        video=later_frames[:, None, None, None],
-        action=everywhere if action_valid is None else action_valid,
-        proprio=later_proprios[:, None] & (everywhere if proprio_valid is None else proprio_valid),
-    )
+    return {
+        "video": later_frames[:, None, None, None],
+        "action": everywhere if action_valid is None else action_valid,
+        "proprio": later_proprios[:, None] & (everywhere if proprio_valid is None else proprio_valid),
+    }

@@ -46,38 +46,36 @@ def unipc(
     clean = sample - sigma * velocity
     if past:
         sample = _correct(clean, sigma, past)
-    here = Evaluation(sigma, sample, clean)
-    if sigma_next == 0:
-        return clean, (here,)
-    return _predict(sigma_next, (here, *past)), (here, *past[:1])
+    past = (Evaluation(sigma, sample, clean), *past)[:2]
+    return clean if sigma_next == 0 else _predict(sigma_next, past), past
 
 
 def _predict(sigma: float, past: Past) -> Float[Tensor, "..."]:
-    """UniP (algorithm 6; at order 2 the paper fixes the weight of the one difference at 1/2)."""
-    target = past[0].clean
-    if len(past) > 1:
-        target = target + 0.5 * _slope(sigma, past)
-    return _towards(target, sigma, past[0])
+    """UniP: the next sample. At order 2 the paper fixes the weight of its one difference at 1/2."""
+    last = past[0]
+    target = last.clean if len(past) == 1 else last.clean + 0.5 * _slope(sigma, past)
+    return _towards(target, sigma, last)
 
 
 def _correct(clean: Float[Tensor, "..."], sigma: float, past: Past) -> Float[Tensor, "..."]:
-    """UniC (algorithm 5): the last step taken again, knowing the clean sample foreseen at its end.
+    """UniC: the last step taken again, now that the clean sample foreseen at its end is known.
 
-    The weights of the differences at r_1 = r and r_2 = 1 solve, with phi_k of the paper's appendix and -h for h,
-        w_1 + w_2 = phi_2 / B,    r w_1 + w_2 = 2 phi_3 / B;
-    at order 1 the paper fixes the one weight at 1/2.
+    The weights of the differences at r and at 1, the step's end, solve, for z = -h, phi_1(z) = (e^z - 1) / z,
+    phi_k+1(z) = (phi_k(z) - 1 / k!) / z and B_2(h) = e^z - 1 = z phi_1,
+        w_r + w_1 = phi_2 / phi_1,    r w_r + w_1 = 2 phi_3 / phi_1.
+    At order 1 the paper fixes the one weight at 1/2.
     """
     last = past[0]
     if len(past) == 1:
         return _towards(last.clean + 0.5 * (clean - last.clean), sigma, last)
-    h = _log_snr(sigma) - _log_snr(last.sigma)
+    z = _log_snr(last.sigma) - _log_snr(sigma)
     r = _ratio(sigma, past)
-    B = math.expm1(-h)
-    phi_2 = B / -h - 1
-    phi_3 = phi_2 / -h - 0.5
-    w_1 = (phi_2 - 2 * phi_3) / (B * (1 - r))
-    w_2 = phi_2 / B - w_1
-    return _towards(last.clean + w_1 * _slope(sigma, past) + w_2 * (clean - last.clean), sigma, last)
+    phi_1 = math.expm1(z) / z
+    phi_2 = (phi_1 - 1) / z
+    phi_3 = (phi_2 - 1 / 2) / z
+    w_r = (phi_2 - 2 * phi_3) / (phi_1 * (1 - r))
+    w_1 = phi_2 / phi_1 - w_r
+    return _towards(last.clean + w_r * _slope(sigma, past) + w_1 * (clean - last.clean), sigma, last)
 
 
 def _towards(target: Float[Tensor, "..."], sigma: float, start: Evaluation) -> Float[Tensor, "..."]:
