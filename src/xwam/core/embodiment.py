@@ -9,18 +9,13 @@ from typing import Literal, Self
 
 import numpy as np
 from jaxtyping import Bool, Float
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import model_validator
 
 from xwam.core.cameras import pose, quaternion_to_matrix
+from xwam.core.config import Frozen
 from xwam.core.depth import DepthCoding
 
 Kind = Literal["position", "quaternion", "delta_position", "delta_rotation", "gripper", "joint"]
-
-
-class Frozen(BaseModel):
-    """Settings that refuse unknown keys and never change."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class Part(Frozen):

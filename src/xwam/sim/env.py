@@ -31,6 +31,9 @@ class Environment(Protocol):
     def expert_action(self) -> Float[np.ndarray, " D"]:
         """What the scripted expert would do now."""
 
+    def close(self) -> None:
+        """Frees the renderer."""
+
 
 WORLDS: dict[str, str] = {"metaworld": "xwam.sim.metaworld"}
 

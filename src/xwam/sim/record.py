@@ -1,12 +1,19 @@
 """Demonstrations of scripted experts, as episodes."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
 
 import numpy as np
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from xwam.data.episodes import Episode
-from xwam.sim.env import Environment
+from xwam.data.episodes import Episode, EpisodeStore
+from xwam.data.finalise import finalise
+from xwam.data.layout import DatasetSpec
+from xwam.data.writer import ShardWriter, published
+from xwam.sim.env import Environment, make_environment
 
 # Evaluation draws its seeds from here on, so that no recorded episode can share one.
 FIRST_EVALUATION_SEED = 1_000_000
@@ -14,6 +21,7 @@ FIRST_EVALUATION_SEED = 1_000_000
 EXECUTION_NOISES = (0.0, 0.3, 0.6)
 STEPS_AFTER_SUCCESS = 16
 MAX_DEMONSTRATION_STEPS = 200
+SEEDS_PER_SHARD = 10
 
 
 @dataclass
@@ -47,17 +55,80 @@ def demonstrate(environment: Environment, seed: int) -> Episode | None:
     return None
 
 
-def demonstrations(environment: Environment, first_seed: int, count: int) -> Iterator[Episode]:
-    """`count` successful demonstrations with consecutive seeds, skipping those that the expert fails."""
-    seed = first_seed
-    while count:
-        episode = demonstrate(environment, seed)
-        if episode is not None:
-            count -= 1
-            yield episode
-        seed += 1
-        if seed - first_seed > 10 * (count + 10):
-            raise RuntimeError(f"the expert of {environment.name} fails nearly always: seeds {first_seed} to {seed}")
+@dataclass(frozen=True)
+class Shard:
+    """A piece of a recording that one process does alone: some consecutive seeds of an environment."""
+
+    index: int
+    environment: str
+    seeds: range
+
+
+def shards_of(environments: Sequence[str], episodes: int) -> list[Shard]:
+    """`episodes` seeds of every environment, in shards that alternate between environments.
+
+    A recording that is stopped early so holds all of them, and one that is extended keeps its shards.
+    """
+    if not 0 < episodes <= FIRST_EVALUATION_SEED:
+        raise ValueError(f"{episodes} episodes: record at least 1, and at most {FIRST_EVALUATION_SEED}")
+    starts = range(0, episodes, SEEDS_PER_SHARD)
+    pieces = [(name, range(start, min(start + SEEDS_PER_SHARD, episodes))) for start in starts for name in environments]
+    return [Shard(index, name, seeds) for index, (name, seeds) in enumerate(pieces)]
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """A finished shard and how many of its seeds the expert solved."""
+
+    shard: Shard
+    kept: int
+
+
+def record_dataset(
+    root: Path, environments: Sequence[str], episodes: int, height: int, width: int, workers: int
+) -> int:
+    """Records `episodes` seeds of every environment into `root`, or what is missing of them; returns those kept."""
+    shards, kept = shards_of(environments, episodes), 0
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns) as progress:
+        task = progress.add_task("Recording", total=episodes * len(environments))
+        progress.advance(task, sum(len(shard.seeds) for shard in shards if shard.index in published(root)))
+        for recorded in record(root, shards, height, width, workers):
+            kept += recorded.kept
+            progress.advance(task, len(recorded.shard.seeds))
+    finalise(root)
+    print(f"{root} holds {len(EpisodeStore(root))} episodes, {kept} of them new")
+    return kept
+
+
+def record(root: Path, shards: Sequence[Shard], height: int, width: int, workers: int) -> Iterator[Recorded]:
+    """Records the shards that `root` lacks, several at a time, and yields each when it is done."""
+    known = set(published(root))
+    missing = [shard for shard in shards if shard.index not in known]
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        futures = [pool.submit(record_shard, root, shard, height, width) for shard in missing]
+        try:
+            for future in as_completed(futures):
+                yield future.result()
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def record_shard(root: Path, shard: Shard, height: int, width: int) -> Recorded:
+    """Records the demonstrations of a shard's seeds; those that the expert fails are left out."""
+    environment = make_environment(shard.environment, height, width)
+    spec, kept = DatasetSpec.of(environment.embodiment, height, width), 0
+    try:
+        with ShardWriter(root, spec, shard.index) as writer:
+            for seed in shard.seeds:
+                episode = demonstrate(environment, seed)
+                if episode is not None:
+                    writer.add(episode)
+                    kept += 1
+    finally:
+        environment.close()
+    return Recorded(shard, kept)
 
 
 def _episode(environment: Environment, seed: int, moments: _Moments) -> Episode:

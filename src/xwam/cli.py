@@ -1,0 +1,189 @@
+"""The command line: a short function a verb. Heavy imports wait until a verb runs, so that help is instant."""
+
+import sys
+from pathlib import Path
+
+from tyro.conf import Positional, UseAppendAction
+from tyro.extras import SubcommandApp
+
+NANO_TASKS = (
+    "metaworld/reach-v3",
+    "metaworld/push-v3",
+    "metaworld/button-press-topdown-v3",
+    "metaworld/drawer-open-v3",
+    "metaworld/drawer-close-v3",
+    "metaworld/window-open-v3",
+    "metaworld/window-close-v3",
+)
+DATASET = Path("datasets/metaworld")
+SHIPPED = Path(__file__).parent / "assets" / "nano"
+
+app = SubcommandApp()
+
+
+@app.command
+def record(
+    tasks: tuple[str, ...] = NANO_TASKS,
+    episodes: int = 50,
+    dataset: Path = DATASET,
+    size: int = 128,
+    workers: int = 2,
+) -> None:
+    """Record demonstrations of scripted experts: RGB, depth, calibration, states, actions, instructions.
+
+    Stop it at any time and run it again: finished shards are kept, and a larger --episodes only adds to them.
+    In seconds: xwam record --tasks metaworld/reach-v3 --episodes 2 --size 64 --dataset out/tiny
+
+    Args:
+        tasks: Environments, as world/task.
+        episodes: Seeds to try for each task; those that the expert fails are left out.
+        dataset: Folder of the dataset, a LeRobotDataset v3.0.
+        size: Height and width of the images in pixels, a multiple of 16.
+        workers: Processes that record at the same time.
+    """
+    from xwam.sim.record import record_dataset
+
+    record_dataset(dataset, tasks, episodes, size, size, workers)
+
+
+@app.command
+def stats(dataset: Positional[Path] = DATASET) -> None:
+    """Show what a dataset holds: episodes, lengths, and the quantiles that normalise states and actions.
+
+    Args:
+        dataset: Folder of the dataset.
+    """
+    from xwam.show import show_dataset
+
+    show_dataset(dataset)
+
+
+@app.command
+def train(
+    recipe: Positional[str],
+    dataset: Path = DATASET,
+    run: Path | None = None,
+    autoencoder: Path | None = None,
+    set: UseAppendAction[tuple[str, ...]] = (),
+) -> None:
+    """Train a recipe, or resume it: the same command goes on where the run was stopped.
+
+    First `xwam train nano-autoencoder`, then `xwam train nano`; about two hours together on two CPU cores.
+    In seconds: xwam train tiny-autoencoder --dataset out/tiny --run out/tiny-autoencoder
+
+    Args:
+        recipe: Name of a recipe; an unknown one lists them all.
+        dataset: Folder of the dataset.
+        run: Folder of the run, runs/RECIPE if not given.
+        autoencoder: Folder of the autoencoder's run, runs/RECIPE-autoencoder if not given.
+        set: Overrides of single settings, such as --set train.steps=100; may be repeated.
+    """
+    from xwam.recipes import start
+
+    start(recipe, dataset, run or Path("runs") / recipe, autoencoder or Path("runs") / f"{recipe}-autoencoder", set)
+
+
+@app.command
+def eval(
+    checkpoint: Positional[Path] = SHIPPED,
+    tasks: tuple[str, ...] = NANO_TASKS,
+    episodes: int = 20,
+    dreams: int = 0,
+    dataset: Path = DATASET,
+    out: Path = Path("out/eval"),
+    execute: int = 8,
+    workers: int = 2,
+) -> None:
+    """Measure success in closed loop on seeds that training never saw, and the imagined futures against the truth.
+
+    In seconds: xwam eval --tasks metaworld/drawer-close-v3 --episodes 1
+
+    Args:
+        checkpoint: Folder of an exported model; the shipped nano if not given.
+        tasks: Environments, as world/task.
+        episodes: Episodes of each task.
+        dreams: Held-out clips of each task to imagine and compare with the truth; 0 skips it.
+        dataset: Dataset that holds them.
+        out: Folder for results.json and one video a task.
+        execute: Actions of each chunk to execute before looking again.
+        workers: Processes that run at the same time.
+    """
+    from xwam.evaluate import evaluate
+
+    evaluate(checkpoint, tasks, episodes, dreams, dataset, out, execute, workers)
+
+
+@app.command
+def imagine(
+    checkpoint: Positional[Path] = SHIPPED,
+    task: str = "metaworld/drawer-open-v3",
+    instruction: str | None = None,
+    seed: int = 1_000_000,
+    warm_up: int = 20,
+    out: Path = Path("out/imagine"),
+) -> None:
+    """Imagine the future from a moment of a simulated episode, and write it as a page to look at in 3D.
+
+    Args:
+        checkpoint: Folder of an exported model; the shipped nano if not given.
+        task: Environment, as world/task.
+        instruction: What the robot is asked to do, the task's own wording if not given.
+        seed: Seed of the episode and of the dream.
+        warm_up: Expert steps before the moment that the model sees.
+        out: Folder for index.html, scene.html and the dream's arrays.
+    """
+    from xwam.demo import imagine_moment
+
+    imagine_moment(checkpoint, task, instruction, seed, warm_up, out)
+
+
+@app.command
+def view(dataset: Positional[Path] = DATASET, episode: int = 0, stride: int = 4, port: int = 8080) -> None:
+    """Show an episode of a dataset in 3D, in the browser, on this machine only.
+
+    Args:
+        dataset: Folder of the dataset.
+        episode: Which episode.
+        stride: Show every so many rows.
+        port: Port of the page on 127.0.0.1.
+    """
+    from xwam.show import view_episode
+
+    view_episode(dataset, episode, stride, port)
+
+
+@app.command
+def convert(source: Positional[Path], out: Positional[Path]) -> None:
+    """Convert a published X-WAM checkpoint to safetensors, or such a folder back, without loss.
+
+    Args:
+        source: Folder of a released checkpoint, its mp_rank_00_model_states.pt, or a folder that convert wrote.
+        out: Folder to write.
+    """
+    from xwam.model.weights import convert_checkpoint
+
+    convert_checkpoint(source, out)
+
+
+@app.command
+def demo(checkpoint: Path = SHIPPED, episodes: int = 2, out: Path = Path("out/demo"), seed: int = 1_000_000) -> None:
+    """Watch nano act in three tasks and imagine their futures; writes out/demo/index.html in a few minutes.
+
+    Args:
+        checkpoint: Folder of an exported model; the shipped nano if not given.
+        episodes: Closed-loop episodes of each task.
+        out: Folder for the page.
+        seed: First seed of the episodes.
+    """
+    from xwam.demo import run_demo
+
+    run_demo(checkpoint, episodes, out, seed)
+
+
+def main() -> None:
+    """Runs a verb; a user's mistake is told in one line, with exit code 2."""
+    try:
+        app.cli(prog="xwam", description="Unified 4D world action models: record, train, act, imagine.")
+    except (ValueError, RuntimeError, OSError) as error:
+        print(f"xwam: {error}", file=sys.stderr)
+        raise SystemExit(2) from error
