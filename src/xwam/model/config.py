@@ -1,0 +1,45 @@
+"""The network's sizes; torch-free, so a run can be described where torch is absent."""
+
+from typing import Self
+
+from pydantic import BaseModel, ConfigDict, model_validator
+
+FRAMES_PER_LATENT = 4  # video frames that one latent frame after the first stands for
+
+
+class TransformerConfig(BaseModel):
+    """Sizes of a `WorldActionTransformer`; the trunk's are Wan2.2's, and every stream's are its data's."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    width: int
+    ffn_width: int
+    heads: int
+    blocks: int
+    depth_blocks: int = 0  # the last so many blocks have a twin for depth; 0: no depth
+    views: int  # at most; a call may bring fewer
+    latent_channels: int
+    patch: tuple[int, int, int] = (1, 2, 2)  # latent frames, rows and columns of a token
+    text_width: int
+    text_tokens: int  # shorter texts are padded with zeros to this length, which the network was trained to see
+    frequency_width: int = 256  # sines and cosines that tell a noise level
+    action_width: int
+    actions_per_frame: int  # actions between two video frames
+    proprio_width: int
+    eps: float = 1e-6
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.width % (2 * self.heads):
+            raise ValueError(f"{self.heads} heads do not split width {self.width} into even parts; change either")
+        if not 0 <= self.depth_blocks <= self.blocks:
+            raise ValueError(f"depth_blocks is {self.depth_blocks}; give 0 to {self.blocks}, the number of blocks")
+        if self.patch[0] != 1:
+            raise ValueError(
+                f"patch is {self.patch}; a token covers one latent frame, because each has its noise level"
+            )
+        return self
+
+    @property
+    def head_width(self) -> int:
+        return self.width // self.heads

@@ -1,0 +1,122 @@
+"""Streams to one sequence of tokens and back, with a position and a noise level for each token.
+
+The order is [video | action | proprio]; video runs over latent frame, view, row, column.
+"""
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import torch
+from einops import rearrange
+from jaxtyping import Complex, Float, Int
+from torch import Tensor
+
+from xwam.core.streams import NoiseLevels, Streams
+from xwam.model.config import FRAMES_PER_LATENT, TransformerConfig
+
+THETA = 10000  # base of the rotary frequencies and of the noise level's
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How many tokens of each kind a sequence has; hashable, so what follows from it is computed once."""
+
+    frames: int
+    views: int
+    rows: int
+    columns: int
+    actions: int
+    proprios: int
+
+    @classmethod
+    def of(cls, streams: Streams, config: TransformerConfig) -> "Layout":
+        channels, frames, views, height, width = streams.video.shape[1:]
+        _, patch_height, patch_width = config.patch
+        if channels != config.latent_channels:
+            raise ValueError(f"video latents have {channels} channels, the network {config.latent_channels}")
+        if not 1 <= views <= config.views:
+            raise ValueError(f"{views} views, but the network knows 1 to {config.views}; give fewer or widen `views`")
+        if height % patch_height or width % patch_width:
+            raise ValueError(
+                f"latents of {height} x {width} do not split into patches of {patch_height} x {patch_width}"
+            )
+        rows, columns = height // patch_height, width // patch_width
+        return cls(frames, views, rows, columns, streams.action.shape[1], streams.proprio.shape[1])
+
+    @property
+    def frame(self) -> int:
+        """Tokens of one latent frame, in all views."""
+        return self.views * self.rows * self.columns
+
+    @property
+    def video(self) -> int:
+        return self.frames * self.frame
+
+    @property
+    def lengths(self) -> tuple[int, int, int]:
+        return self.video, self.actions, self.proprios
+
+
+def patchify(video: Float[Tensor, "B C T V H W"], patch: tuple[int, int, int]) -> Float[Tensor, "B N D"]:
+    """Tokens of video, their entries in the order of a convolution's weights: channel, row, column."""
+    _, h, w = patch
+    return rearrange(video, "b c t v (y h) (x w) -> b (t v y x) (c h w)", h=h, w=w)
+
+
+def unpatchify(
+    tokens: Float[Tensor, "B N D"], layout: Layout, patch: tuple[int, int, int]
+) -> Float[Tensor, "B C T V H W"]:
+    """Video of a head's tokens, whose entries Wan orders row, column, channel."""
+    _, h, w = patch
+    grid = {"t": layout.frames, "v": layout.views, "y": layout.rows, "x": layout.columns}
+    return rearrange(tokens, "b (t v y x) (h w c) -> b c t v (y h) (x w)", h=h, w=w, **grid)
+
+
+def level_of_token(levels: NoiseLevels, layout: Layout) -> Int[Tensor, " N"]:
+    """Which of the distinct noise levels each token stands at."""
+    return torch.cat([levels.video.repeat_interleave(layout.frame), levels.action, levels.proprio])
+
+
+def positions(layout: Layout, actions_per_frame: int) -> Float[Tensor, "N 3"]:
+    """(time in latent frames, row, column) of each token; whatever its view, and fractional between frames."""
+    grid = torch.meshgrid(
+        torch.arange(layout.frames),
+        torch.arange(layout.views),
+        torch.arange(layout.rows),
+        torch.arange(layout.columns),
+        indexing="ij",
+    )
+    video = torch.stack([grid[0], grid[2], grid[3]], dim=-1).reshape(-1, 3).double()
+    rest = torch.zeros(layout.actions + layout.proprios, 3, dtype=torch.float64)
+    rest[: layout.actions, 0] = torch.arange(layout.actions) / (FRAMES_PER_LATENT * actions_per_frame)
+    rest[layout.actions :, 0] = torch.arange(layout.proprios) / FRAMES_PER_LATENT
+    return torch.cat([video, rest])
+
+
+@lru_cache(maxsize=32)
+def rotations(
+    layout: Layout, actions_per_frame: int, head_width: int, device: torch.device
+) -> Complex[Tensor, "N 1 head_width/2"]:
+    """Rotary embedding (arXiv 2104.09864) as in Wan: cos + i sin of each position times each frequency.
+
+    A head splits into parts for time, row and column. Complex numbers only name the pairs: one multiplication
+    rotates adjacent entries in place of six strided real ones. Angles are computed in double precision.
+    """
+    side = 2 * (head_width // 6)
+    parts = (head_width - 2 * side, side, side)
+    with torch.inference_mode(False), torch.device("cpu"):  # the cache outlives the call that fills it
+        where = positions(layout, actions_per_frame)
+        angles = [
+            where[:, axis, None] * THETA ** -(torch.arange(0, part, 2, dtype=torch.float64) / part)
+            for axis, part in enumerate(parts)
+        ]
+        angle = torch.cat(angles, dim=1).unsqueeze(1)
+        return torch.polar(torch.ones_like(angle), angle).to(torch.complex64).to(device)
+
+
+def frequencies(sigma: Float[Tensor, "B K"], width: int) -> Float[Tensor, "B K width"]:
+    """Cosines and sines that tell a noise level to the network, which counts it in thousandths (Wan2.2)."""
+    half = width // 2
+    rates = THETA ** -(torch.arange(half, dtype=torch.float64, device=sigma.device) / half)
+    angle = 1000 * sigma.double().unsqueeze(-1) * rates
+    return torch.cat([angle.cos(), angle.sin()], dim=-1)
