@@ -142,18 +142,18 @@ def test_the_loss_is_a_function_of_its_seed(law, seed):
     assert not torch.equal(first.total, training_loss(zero, batch_of(), law, seeded(seed + 1)).total)
 
 
-def test_the_network_sees_zeros_at_invalid_entries_and_is_asked_for_depth_with_a_target():
+def test_the_network_sees_zeros_at_invalid_entries_and_is_asked_for_depth_that_counts():
     seen = []
 
     def velocity(noisy, levels, with_depth):
         seen.append((noisy, with_depth))
         return replace(noisy, depth=noisy.video if with_depth else None)
 
-    for depth in (True, False):
+    for depth, weight in ((True, 1.0), (True, 0.0), (False, 1.0)):
         batch = batch_of(depth=depth)
-        training_loss(velocity, batch, Coupled(), seeded())
+        training_loss(velocity, batch, Coupled(), seeded(), LossWeights(depth=weight))
         noisy, with_depth = seen[-1]
-        assert with_depth == depth
+        assert with_depth == (depth and weight > 0)
         assert (noisy.action[~batch.action_valid] == 0).all() and (noisy.proprio[~batch.proprio_valid] == 0).all()
         assert (noisy.action[batch.action_valid] != 0).all()
 
@@ -162,7 +162,7 @@ def test_a_network_without_depth_has_no_depth_loss():
     def velocity(noisy, levels, with_depth):
         return noisy
 
-    assert training_loss(velocity, batch_of(), Coupled(), seeded()).depth == 0
+    assert training_loss(velocity, batch_of(), Coupled(), seeded(), LossWeights(depth=0.0)).depth == 0
 
 
 def test_descending_the_loss_finds_the_mean_velocity():

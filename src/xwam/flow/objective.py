@@ -73,13 +73,15 @@ def training_loss(
 ) -> Losses:
     """The loss of one batch; all its randomness comes from `generator`.
 
-    The first latent frame and first proprio are given. Depth is asked for where the batch brings its target.
+    The first latent frame and first proprio are given. Depth is asked for if the batch brings its target and
+    the loss weighs it.
     """
     clean = batch.streams
     sigma_video, sigma_action = law.draw(len(clean.action), generator)
     levels = levels_of(clean, sigma_video.to(clean.action.device), sigma_action.to(clean.action.device))
     noise = _noise(batch, generator)
-    prediction = velocity(corrupt(clean, noise, levels), levels, clean.depth is not None)
+    with_depth = clean.depth is not None and weights.depth > 0
+    prediction = velocity(corrupt(clean, noise, levels), levels, with_depth)
     return losses(prediction, targets_of(clean, noise), batch, levels, weights)
 
 
