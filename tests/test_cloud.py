@@ -4,9 +4,9 @@ import dataclasses
 
 import numpy as np
 import pytest
-import raycast
 from scipy.spatial import cKDTree
 
+import raycast
 from xwam.scene.cloud import downsample, fuse, on_surface
 
 

@@ -4,8 +4,8 @@ import dataclasses
 
 import numpy as np
 import pytest
-import raycast
 
+import raycast
 from xwam.scene import metrics
 
 

@@ -11,7 +11,7 @@ from typing import Literal, get_args
 import numpy as np
 from jaxtyping import Bool, Float, UInt8
 from scipy.ndimage import gaussian_filter
-from scipy.spatial import cKDTree
+from scipy.spatial import KDTree
 
 from xwam.core.types import RGBDClip
 from xwam.scene.cloud import fuse
@@ -82,8 +82,8 @@ def chamfer(a_m: Float[np.ndarray, "N 3"], b_m: Float[np.ndarray, "M 3"]) -> flo
     """
     if len(a_m) == 0 or len(b_m) == 0:
         return float("nan")
-    to_b, _ = cKDTree(b_m).query(a_m)
-    to_a, _ = cKDTree(a_m).query(b_m)
+    to_b, _ = KDTree(b_m).query(a_m)
+    to_a, _ = KDTree(a_m).query(b_m)
     return float((to_b.mean() + to_a.mean()) / 2)
 
 
@@ -182,7 +182,7 @@ def _score(predicted: RGBDClip, true: RGBDClip, mask: Bool[np.ndarray, "V T H W"
             per_frame[:, v, t - 1] = psnr(*images), ssim(*images), abs_rel(*depths), delta1(*depths)
     per_view = np.array([[_nanmean(frames) for frames in measure] for measure in per_frame])
     distances = np.array([_cloud_distance(predicted, true, mask[:, t], t) for t in range(1, T)])
-    return Scores(*per_view, _nanmean(distances))
+    return Scores(per_view[0], per_view[1], per_view[2], per_view[3], _nanmean(distances))
 
 
 def _cloud_distance(predicted: RGBDClip, true: RGBDClip, mask: Bool[np.ndarray, "V H W"], frame: int) -> float:
@@ -220,7 +220,7 @@ def summarise(metrics: list[Metrics], resamples: int = 10_000, seed: int = 0) ->
 def _estimate(values: Float[np.ndarray, " N"], resamples: int, seed: int) -> Estimate:
     known = values[~np.isnan(values)]
     if not known.size:
-        return Estimate(*[float("nan")] * 3, count=0)
+        return Estimate(float("nan"), float("nan"), float("nan"), count=0)
     draws = np.random.default_rng(seed).integers(known.size, size=(resamples, known.size))
     low, high = np.quantile(known[draws].mean(axis=1), [0.025, 0.975])
     return Estimate(float(known.mean()), float(low), float(high), known.size)
