@@ -316,4 +316,14 @@ def test_progress_outside_a_terminal(capsys):
             show(step, {"total": 0.5})
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 2  # the first step and the last
-    assert lines[0].startswith("11/13  total 0.5000  ") and lines[0].endswith("min left")
+    assert lines[0].startswith("11/13  0.0 min left") and lines[0].endswith("s/step  total 0.5000")
+
+
+def test_progress_on_a_terminal(capsys, monkeypatch):
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "100")
+    with progress(10, 13) as show:
+        for step in (11, 12, 13):
+            show(step, {"total": 0.5})
+    out = capsys.readouterr().out
+    assert "13/13" in out and "total 0.5000" in out

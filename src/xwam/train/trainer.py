@@ -19,9 +19,10 @@ import torch
 from pydantic import Field, model_validator
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Column
 from torch import Tensor, nn
 
-from xwam.core.embodiment import Frozen
+from xwam.core.config import Frozen
 from xwam.train import checkpoint
 from xwam.train.ema import Ema
 from xwam.train.schedule import learning_rate_at, seed_at
@@ -274,7 +275,7 @@ def progress(start: int, steps: int, every_s: float = 30.0) -> Iterator[Callable
 
     def text(step: int, losses: dict[str, float]) -> str:
         step_s = (time.monotonic() - began) / (step - start)
-        return "  ".join(f"{name} {value:.4f}" for name, value in losses.items()) + f"  {step_s:.3f} s/step"
+        return f"{step_s:.3f} s/step  " + "  ".join(f"{name} {value:.4f}" for name, value in losses.items())
 
     def line(step: int, losses: dict[str, float]) -> None:
         nonlocal shown
@@ -282,13 +283,14 @@ def progress(start: int, steps: int, every_s: float = 30.0) -> Iterator[Callable
         if step in (start + 1, steps) or now - shown >= every_s:
             shown = now
             left_min = (now - began) / (step - start) * (steps - step) / 60
-            print(f"{step}/{steps}  {text(step, losses)}  {left_min:.1f} min left", flush=True)
+            print(f"{step}/{steps}  {left_min:.1f} min left  {text(step, losses)}", flush=True)
 
     if not console.is_terminal:
         yield line
         return
-    columns = (MofNCompleteColumn(), BarColumn(20), TimeRemainingColumn(), TextColumn("{task.description}"))
-    with Progress(*columns, console=console, refresh_per_second=2) as bar:
+    rest = TextColumn("{task.description}", table_column=Column(ratio=1, no_wrap=True))
+    columns = (MofNCompleteColumn(), BarColumn(20), TimeRemainingColumn(), rest)
+    with Progress(*columns, console=console, refresh_per_second=2, expand=True) as bar:
         task = bar.add_task("", total=steps, completed=start)
         yield lambda step, losses: bar.update(task, completed=step, description=text(step, losses))
 
