@@ -112,6 +112,12 @@ class CameraSpec(Frozen):
     mount: str | None = None
     T_ee_cam: tuple[tuple[float, float, float, float], ...] | None = None
 
+    @model_validator(mode="after")
+    def _calibrated(self) -> Self:
+        if self.mount is not None and self.T_ee_cam is None:
+            raise ValueError(f"camera {self.name!r} rides on {self.mount!r}: give its hand-eye calibration T_ee_cam")
+        return self
+
     @property
     def depth(self) -> DepthCoding:
         return DepthCoding(self.near_m, self.far_m)
@@ -168,6 +174,10 @@ class Embodiment(Frozen):
             theirs, ours = getattr(other, name).parts, getattr(self, name).parts
             if theirs != ours:
                 raise ValueError(
-                    f"checkpoint of another embodiment: {name} parts are {[p.name for p in theirs]} in the checkpoint "
-                    f"of {other.name!r}, {[p.name for p in ours]} for {self.name!r}"
+                    f"checkpoint of another embodiment: {name} parts are {_told(theirs)} in the checkpoint "
+                    f"of {other.name!r}, {_told(ours)} for {self.name!r}"
                 )
+
+
+def _told(parts: tuple[Part, ...]) -> str:
+    return ", ".join(f"{part.name} ({part.size} of {part.kind} in {part.unit})" for part in parts)
