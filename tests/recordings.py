@@ -39,24 +39,24 @@ def smooth_episode(length: int = 24, seed: int = 0, environment: str = "toy/reac
     rgb, depth_m = {}, {}
     for k, camera in enumerate(robot().cameras):
         phase = np.arange(length)[:, None, None] * 0.4 + seed + 10 * k
-        channels = [127 + 90 * np.sin(x / 17 + phase), 127 + 90 * np.cos(y / 13 - phase), 127 + 60 * np.sin((x + y) / 23 + phase)]
-        rgb[camera.name] = np.stack(channels, axis=-1).round().astype(np.uint8)
+        waves = [0.9 * np.sin(x / 17 + phase), 0.9 * np.cos(y / 13 - phase), 0.6 * np.sin((x + y) / 23 + phase)]
+        rgb[camera.name] = (127 + 100 * np.stack(waves, axis=-1)).round().astype(np.uint8)
         share = 0.5 + 0.45 * np.sin(x / 11 + y / 29 + phase)
         depth_m[camera.name] = (camera.near_m + share * (camera.far_m - camera.near_m)).astype(np.float32)
     intrinsics = np.tile([[70.0, 0, WIDTH / 2], [0, 70.0, HEIGHT / 2], [0, 0, 1]], (length, 1, 1))
     poses = np.stack([look_at((0.5 + 0.01 * t, 0.1, 0.6), (0, 0, 0)) for t in range(length)])
-    content = dict(
-        rgb=rgb,
-        depth_m=depth_m,
-        intrinsics={name: intrinsics for name in rgb},
-        T_base_cam={name: poses for name in rgb},
-        proprio=rng.normal(size=(length, 4)).astype(np.float32),
-        actions=rng.normal(size=(length, 4)).astype(np.float32),
-        instructions=("reach the ball", f"touch ball number {seed}"),
-        environment=environment,
-        seed=seed,
-        success=True,
-    )
+    content = {
+        "rgb": rgb,
+        "depth_m": depth_m,
+        "intrinsics": dict.fromkeys(rgb, intrinsics),
+        "T_base_cam": dict.fromkeys(rgb, poses),
+        "proprio": rng.normal(size=(length, 4)).astype(np.float32),
+        "actions": rng.normal(size=(length, 4)).astype(np.float32),
+        "instructions": ("reach the ball", f"touch ball number {seed}"),
+        "environment": environment,
+        "seed": seed,
+        "success": True,
+    }
     return Episode(**(content | changes))
 
 

@@ -16,6 +16,9 @@ from xwam.data.info import load_info, spec_of
 from xwam.data.layout import EPISODES_PATH, INFO_PATH, DatasetSpec, depth_key, extrinsics_key, intrinsics_key, rgb_key
 from xwam.data.video import VideoReader
 
+# A column of a file of 2000 rows is some tens of kilobytes.
+CACHED_COLUMNS = 2048
+
 
 @dataclass(frozen=True)
 class Views:
@@ -67,7 +70,9 @@ class Episode(Views):
             size = (self.length, camera.height, camera.width)
             _check_image("rgb", self.rgb, camera.name, (*size, 3))
             if self.rgb[camera.name].dtype != np.uint8:
-                raise ValueError(f"rgb of {camera.name!r} is {self.rgb[camera.name].dtype}: convert it to uint8, 0 .. 255")
+                raise ValueError(
+                    f"rgb of {camera.name!r} is {self.rgb[camera.name].dtype}: convert it to uint8, 0 .. 255"
+                )
             if camera.depth:
                 _check_image("depth_m", self.depth_m, camera.name, size)
             if camera.calibrated:
@@ -88,13 +93,13 @@ def _check_array(name: str, array: np.ndarray, shape: tuple[int, ...] | None = N
         raise ValueError(f"{name} has shape {array.shape}, the dataset needs {shape}")
     if not np.isfinite(array).all():
         row = int(np.argwhere(~np.isfinite(array))[0][0])
-        raise ValueError(f"{name} holds NaN or infinity, first in row {row}: mend the recording or leave the episode out")
+        raise ValueError(f"{name} holds NaN or infinity, first in row {row}: mend the recording, or leave it out")
 
 
 class EpisodeStore:
     """A dataset folder. Files are opened when first needed, apart in each process; a store can be pickled."""
 
-    def __init__(self, root: str | Path, open_files: int = 64):
+    def __init__(self, root: str | Path, open_files: int = 128):
         self.root = Path(root)
         self._description = load_info(self.root)
         self.spec: DatasetSpec = spec_of(self._description)
@@ -102,7 +107,8 @@ class EpisodeStore:
         self._first_index = _first_indices(self._rows)
         self._check_files()
         self._open_files = open_files
-        self._cache = _PerProcessCache(open_files)
+        self._videos = _PerProcessCache(open_files)
+        self._columns = _PerProcessCache(CACHED_COLUMNS)
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -158,18 +164,18 @@ class EpisodeStore:
         path = self._video_path(row, key)
         camera = next(c for c in self.spec.cameras if key in (rgb_key(c.name), depth_key(c.name)))
         depth = camera.depth if key == depth_key(camera.name) else None
-        reader = self._cache.get(path, lambda: VideoReader(path, depth))
+        reader = self._videos.get(path, lambda: VideoReader(path, depth))
         return reader.read(row[f"videos/{key}/from_timestamp"] + frames / self.spec.fps)
 
     def _column(self, episode: int, key: str) -> np.ndarray:
         """A column's rows of an episode: (T, ...) float32, its own copy."""
         row = self._row(episode)
         path = self._data_path(row)
-        column = self._cache.get((path, key), lambda: _read_column(path, key))
+        column = self._columns.get((path, key), lambda: _read_column(path, key))
         start = row["dataset_from_index"] - self._first_index[_data_file(row)]
         rows = column[start : start + row["length"]]
         if len(rows) != row["length"]:
-            raise ValueError(f"{path} holds {len(rows)} rows of episode {episode} instead of {row['length']}: copy it again")
+            raise ValueError(f"{path} has {len(rows)} rows of episode {episode}, not {row['length']}: copy it again")
         return rows.copy()
 
     def _matrices(self, episode: int, key: str) -> Float[np.ndarray, "T n n"]:
@@ -218,7 +224,8 @@ def _load_rows(root: Path, spec: DatasetSpec, info: dict) -> list[dict]:
         table = _read_parquet(path)
         rows += table.select([name for name in table.column_names if not name.startswith("stats/")]).to_pylist()
     if len(rows) != info["total_episodes"]:
-        raise ValueError(f"{root} lists {len(rows)} episodes but {INFO_PATH} counts {info['total_episodes']}: finalise it")
+        counted = info["total_episodes"]
+        raise ValueError(f"{root} lists {len(rows)} episodes but {INFO_PATH} counts {counted}: finalise it")
     wanted = ["length", "tasks", "dataset_from_index", "data/chunk_index", "data/file_index"]
     wanted += [f"videos/{key}/{name}" for key in spec.video_keys for name in ("file_index", "from_timestamp")]
     if rows and (missing := [name for name in wanted if name not in rows[0]]):
@@ -243,7 +250,7 @@ def _read_column(path: Path, key: str) -> np.ndarray:
     """A column of (nested) lists of equal length as float32 (T, ...)."""
     column = _read_parquet(path, [key]).column(key).combine_chunks()
     shape = [len(column)]
-    while pa.types.is_list(column.type) or pa.types.is_large_list(column.type) or pa.types.is_fixed_size_list(column.type):
+    while pa.types.is_list(column.type) or pa.types.is_fixed_size_list(column.type):
         inner = column.flatten()
         shape.append(len(inner) // max(len(column), 1))
         column = inner
@@ -256,4 +263,4 @@ def _read_parquet(path: Path, columns: list[str] | None = None) -> pa.Table:
         with pq.ParquetFile(path) as file:
             return file.read(columns)
     except (pa.ArrowInvalid, OSError) as error:
-        raise ValueError(f"{path} is damaged or truncated ({error}): copy it again or record that shard anew") from error
+        raise ValueError(f"{path} is damaged or truncated ({error}): copy it again or record it anew") from error

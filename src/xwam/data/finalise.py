@@ -52,13 +52,13 @@ def finalise(root: str | Path) -> None:
 def _load_shards(root: Path) -> tuple[DatasetSpec, dict[int, list[dict]]]:
     """What the shards hold, and the episodes of each as their sidecars describe them."""
     sidecars = {shard: read_json(root / sidecar_path(shard)) for shard in published(root)}
-    if not sidecars:
-        raise ValueError(f"no complete shard in {root}: record at least one before finalising")
+    if not any(sidecar["episodes"] for sidecar in sidecars.values()):
+        raise ValueError(f"no complete shard with an episode in {root}: record at least one before finalising")
     specs = {shard: DatasetSpec.model_validate(sidecar["spec"]) for shard, sidecar in sidecars.items()}
     first = min(specs)
     if others := [shard for shard in specs if specs[shard] != specs[first]]:
         raise ValueError(f"shards {others} of {root} were recorded with other settings than shard {first}: remove them")
-    return specs[first], {shard: sidecar["episodes"] for shard, sidecar in sidecars.items()}
+    return specs[first], {shard: sidecar["episodes"] for shard, sidecar in sidecars.items() if sidecar["episodes"]}
 
 
 def _row(spec: DatasetSpec, shard: int, episode: dict, index: int, shard_start: int) -> dict:
@@ -91,7 +91,9 @@ def _renumber(path: Path, rows: list[dict], tasks: list[str]) -> pa.Table:
         renumbered = renumbered.set_column(table.column_names.index(name), name, pa.array(column, pa.int64()))
     if not renumbered.equals(table):
         starts = np.cumsum([0, *lengths])
-        _write_parquet(path, [renumbered.slice(start, length) for start, length in zip(starts, lengths)])
+        _write_parquet(
+            path, [renumbered.slice(start, length) for start, length in zip(starts[:-1], lengths, strict=True)]
+        )
     return renumbered
 
 

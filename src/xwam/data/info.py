@@ -154,7 +154,7 @@ def _names(feature: dict) -> tuple[str, ...]:
     """Names of a vector's entries, which other writers leave out or group in a dict."""
     names = feature.get("names")
     if isinstance(names, dict):
-        groups = names.values()
-        names = [name for group in groups for name in group] if all(isinstance(g, list) for g in groups) else list(names)
+        grouped = all(isinstance(group, list) for group in names.values())
+        names = [name for group in names.values() for name in group] if grouped else list(names)
     size = feature["shape"][0]
     return tuple(names) if names and len(names) == size else tuple(str(k) for k in range(size))

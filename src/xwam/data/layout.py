@@ -1,10 +1,10 @@
 """Where things lie in a dataset folder, and what a dataset holds: LeRobotDataset v3.0 with depth and cameras.
 
-    meta/info.json, stats.json, tasks.parquet, cameras.json      what is in it
-    meta/episodes/chunk-000/file-000.parquet                     a line an episode
-    data/chunk-000/file-SSS.parquet                              a row a frame; one file a shard, one row group an episode
-    videos/<key>/chunk-000/file-SSS.mp4                          a video a camera and shard; depth has its own key
-    shards/shard-SSSSS.json                                      a shard exists when this file does
+meta/info.json, stats.json, tasks.parquet, cameras.json   what is in it
+meta/episodes/chunk-000/file-000.parquet                  a line an episode
+data/chunk-000/file-SSS.parquet                           a file a shard, a row group an episode, a row a frame
+videos/<key>/chunk-000/file-SSS.mp4                       a video a camera and shard; depth has its own key
+shards/shard-SSSSS.json                                   a shard exists when this file does
 """
 
 import json
@@ -17,7 +17,8 @@ import numpy as np
 from jaxtyping import Float, UInt16
 from pydantic import model_validator
 
-from xwam.core.embodiment import Embodiment, Frozen
+from xwam.core.config import Frozen
+from xwam.core.embodiment import Embodiment
 
 VERSION = "v3.0"
 FILES_PER_CHUNK = 1000
@@ -97,7 +98,7 @@ class StoredCamera(Frozen):
     @model_validator(mode="after")
     def _recordable(self) -> Self:
         if self.height % 2 or self.width % 2:
-            raise ValueError(f"camera {self.name!r} is {self.height} x {self.width}: video needs an even height and width")
+            raise ValueError(f"camera {self.name!r} is {self.height} x {self.width}: video needs even sides")
         if "/" in self.name or not self.name:
             raise ValueError(f"camera name {self.name!r}: give it a name without '/'")
         return self

@@ -16,7 +16,7 @@ def summarise(rows: Float[np.ndarray, "N D"]) -> Summary:
     """Statistics of each column."""
     rows = np.asarray(rows, dtype=np.float64)
     found = {"min": rows.min(0), "max": rows.max(0), "mean": rows.mean(0), "std": rows.std(0)}
-    found |= dict(zip(QUANTILES, np.quantile(rows, list(QUANTILES.values()), axis=0)))
+    found |= dict(zip(QUANTILES, np.quantile(rows, list(QUANTILES.values()), axis=0), strict=True))
     return {name: value.tolist() for name, value in found.items()} | {"count": [len(rows)]}
 
 
@@ -45,7 +45,7 @@ def fit_embodiment(store: EpisodeStore, embodiment: Embodiment, episodes: Sequen
     """The robot with the 1% and 99% quantiles of its proprio and actions in these episodes."""
     if len(episodes) == 0:
         raise ValueError("statistics of no episodes: give at least one, such as the training part of `split`")
-    proprio, actions = zip(*(store.vectors(episode) for episode in episodes))
+    proprio, actions = zip(*(store.vectors(episode) for episode in episodes), strict=True)
     fitted = {}
     for name, vector, rows in (("proprio", embodiment.proprio, proprio), ("action", embodiment.action, actions)):
         rows = np.concatenate(rows)

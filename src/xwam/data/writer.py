@@ -2,6 +2,7 @@
 
 A shard is some consecutive episodes: one video a camera, one table of rows, and a sidecar that is put in place last.
 So a shard exists wholly or not at all, whenever the process is killed; what it leaves behind is overwritten next time.
+A shard without episodes exists too: it says that nobody need try these again.
 """
 
 import errno
@@ -109,9 +110,8 @@ class ShardWriter:
 
     def _publish(self) -> None:
         """Moves the files to their places; the sidecar comes last and makes them count."""
-        if self._table is None:
-            raise ValueError(f"shard {self.shard} has no episodes: add at least one")
-        self._table.close()
+        if self._table is not None:
+            self._table.close()
         while self._videos:
             self._videos.popitem()[1].close()
         files = sorted(path for path in self._folder.rglob("*") if path.is_file())
@@ -162,7 +162,7 @@ def _schema(spec: DatasetSpec) -> pa.Schema:
 def _table(columns: dict[str, np.ndarray], spec: DatasetSpec, episode: int, first: int) -> pa.Table:
     """An episode's rows, numbered within the shard until `finalise` knows those before it."""
     frame = np.arange(len(columns["action"]))
-    numbering = {"frame_index": frame, "episode_index": frame * 0 + episode, "index": frame + first, "task_index": frame * 0}
-    content = columns | numbering
+    content = columns | {"frame_index": frame, "index": frame + first}
+    content |= {"episode_index": np.full_like(frame, episode), "task_index": np.zeros_like(frame)}
     schema = _schema(spec)
     return pa.table([pa.array(content[field.name].tolist(), field.type) for field in schema], schema=schema)

@@ -1,0 +1,101 @@
+"""Clips to batches of the network: video encoded, vectors normalised, and each entry marked valid or not."""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Protocol
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int, UInt8
+from torch import Tensor
+
+from xwam.core.embodiment import Embodiment
+from xwam.core.streams import Batch, Streams
+from xwam.core.types import Clip
+from xwam.data.clips import ClipDataset, order
+
+# video (B, V, 3, F, H, W) in [-1, 1] -> latents (B, C, T, V, h, w)
+Encode = Callable[[Tensor], Tensor]
+
+
+class Clips(Protocol):
+    """Clips that can be shown as batches; `draws` says for each the how-manieth time it is."""
+
+    def __len__(self) -> int: ...
+
+    def batch(self, clips: Int[np.ndarray, " B"], draws: Int[np.ndarray, " B"]) -> Batch: ...
+
+
+class ClipBatches:
+    """Batches as a function of (seed, step), so that a resumed training sees what an unbroken one would."""
+
+    def __init__(self, training: Clips, held_out: Clips, *, batch_size: int, seed: int, validation_batches: int = 8):
+        self._training, self._held_out = training, held_out
+        self._batch_size, self._seed, self._validation_batches = batch_size, seed, validation_batches
+
+    def train(self, step: int) -> Batch:
+        return self._training.batch(*order(len(self._training), self._seed, step, self._batch_size))
+
+    def validation(self) -> Iterator[Batch]:
+        """The same clips each time, spread evenly over the held-out ones."""
+        count = min(len(self._held_out), self._validation_batches * self._batch_size)
+        chosen = np.linspace(0, len(self._held_out) - 1, count).astype(int)
+        for first in range(0, count, self._batch_size):
+            clips = chosen[first : first + self._batch_size]
+            yield self._held_out.batch(clips, np.zeros_like(clips))
+
+
+class PixelClips:
+    """Clips decoded and encoded anew each time, so that they can be augmented."""
+
+    def __init__(self, dataset: ClipDataset, embodiment: Embodiment, encode: Encode):
+        self._dataset, self._embodiment, self._encode = dataset, embodiment, encode
+
+    def __len__(self) -> int:
+        return len(self._dataset)
+
+    def batch(self, clips: Int[np.ndarray, " B"], draws: Int[np.ndarray, " B"]) -> Batch:
+        shown = [self._dataset.at(int(clip), int(draw)) for clip, draw in zip(clips, draws, strict=True)]
+        return collate(shown, self._embodiment, self._encode)
+
+
+def collate(clips: Sequence[Clip], embodiment: Embodiment, encode: Encode) -> Batch:
+    """A batch of clips; where no clip has depth the batch has none, else those without it are marked not valid."""
+    known = [clip.depth_m is not None for clip in clips]
+    depth = None
+    if any(known):
+        unknown = np.zeros(clips[0].rgb.shape[:-1], np.float32)
+        depth = encode(torch.stack([depth_video(_or(clip.depth_m, unknown), embodiment) for clip in clips]))
+    video = encode(torch.stack([rgb_video(clip.rgb) for clip in clips]))
+    arrays = (np.stack([getattr(clip, name) for clip in clips]) for name in ("proprio", "actions", "actions_valid"))
+    proprio, action, proprio_valid, action_valid = normalised(embodiment, *arrays)
+    streams = Streams(video=video, action=action, proprio=proprio, depth=depth)
+    return Batch(streams, action_valid, proprio_valid, torch.tensor(known), tuple(clip.instruction for clip in clips))
+
+
+def rgb_video(rgb: UInt8[np.ndarray, "V F H W 3"]) -> Float[Tensor, "V 3 F H W"]:
+    """Colours in [-1, 1]."""
+    return torch.from_numpy(rgb).permute(0, 4, 1, 2, 3).float() / 127.5 - 1
+
+
+def depth_video(depth_m: Float[np.ndarray, "V F H W"], embodiment: Embodiment) -> Float[Tensor, "V 3 F H W"]:
+    """Depth coded in [-1, 1] by each camera's range, as a grey video."""
+    codes = np.stack([camera.depth.encode(view) for camera, view in zip(embodiment.cameras, depth_m, strict=True)])
+    return torch.from_numpy(codes)[:, None].expand(-1, 3, -1, -1, -1)
+
+
+def normalised(
+    embodiment: Embodiment,
+    proprio: Float[np.ndarray, "n T Dp"],
+    actions: Float[np.ndarray, "n A Da"],
+    actions_valid: Bool[np.ndarray, "n A"],
+) -> tuple[Float[Tensor, "n T _p"], Float[Tensor, "n A _a"], Bool[Tensor, "n T _p"], Bool[Tensor, "n A _a"]]:
+    """Proprio and actions in the network's units, then the validity of their entries; what is not valid is 0."""
+    action_valid = actions_valid[..., None] & embodiment.action.valid
+    action = np.where(action_valid, embodiment.action.normalise(actions), np.float32(0))
+    states = embodiment.proprio.normalise(proprio)
+    proprio_valid = np.broadcast_to(embodiment.proprio.valid, states.shape).copy()
+    return tuple(torch.from_numpy(x) for x in (states, action, proprio_valid, action_valid))
+
+
+def _or(array: np.ndarray | None, otherwise: np.ndarray) -> np.ndarray:
+    return otherwise if array is None else array

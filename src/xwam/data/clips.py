@@ -1,0 +1,168 @@
+"""Clips: windows of episodes with some frames of every camera and all actions between them."""
+
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import NamedTuple
+from zlib import crc32
+
+import numpy as np
+from jaxtyping import Bool, Int
+
+from xwam.core.embodiment import Embodiment
+from xwam.core.types import Clip
+from xwam.data.episodes import EpisodeStore
+from xwam.data.transforms import ClipTransform
+
+
+class Window(NamedTuple):
+    """Rows of an episode that make a clip; past the end the last row repeats and actions are not valid."""
+
+    frames: Int[np.ndarray, " T"]
+    actions: Int[np.ndarray, " A"]
+    actions_valid: Bool[np.ndarray, " A"]
+
+
+def window(length: int, start: int, frames: int, actions_per_frame: int) -> Window:
+    """`frames` rows from `start` on, `actions_per_frame` apart, and the rows between the first and the last."""
+    frame_rows = start + actions_per_frame * np.arange(frames)
+    action_rows = start + np.arange((frames - 1) * actions_per_frame)
+    last = length - 1
+    return Window(np.minimum(frame_rows, last), np.minimum(action_rows, last), action_rows <= last)
+
+
+def starts_of(length: int, actions_per_frame: int, start_stride: int) -> Int[np.ndarray, " n"]:
+    """Starts of an episode's clips: each has at least its second frame within the episode, if that is long enough."""
+    return np.arange(0, max(1, length - actions_per_frame), start_stride)
+
+
+def split(store: EpisodeStore, held_out: int | float, seed: int = 0) -> tuple[list[int], list[int]]:
+    """Episodes for training and for validation; of each environment a number, or below 1 a share, is held out.
+
+    An environment's draw depends on its name and `seed` alone, so further environments leave it as it is.
+    """
+    environments: dict[str, list[int]] = {}
+    for episode in range(len(store)):
+        environments.setdefault(store.info(episode).environment, []).append(episode)
+    validation = []
+    for name, episodes in environments.items():
+        count = round(held_out * len(episodes)) if held_out < 1 else int(held_out)
+        if not 0 <= count < len(episodes):
+            raise ValueError(
+                f"held_out {held_out} of the {len(episodes)} episodes of {name!r}: hold out fewer, or record more"
+            )
+        validation += np.random.default_rng([seed, crc32(name.encode())]).permutation(episodes)[:count].tolist()
+    return sorted(set(range(len(store))) - set(validation)), sorted(validation)
+
+
+class ClipIndex:
+    """All clips of some episodes (all if None), which start `start_stride` rows apart."""
+
+    def __init__(
+        self,
+        store: EpisodeStore,
+        embodiment: Embodiment,
+        frames: int,
+        *,
+        episodes: Sequence[int] | None = None,
+        start_stride: int = 1,
+    ):
+        if frames < 1 or start_stride < 1:
+            raise ValueError(f"clips of {frames} frames every {start_stride} rows: both must be at least 1")
+        self.frames, self.actions_per_frame = frames, embodiment.actions_per_frame
+        chosen = range(len(store)) if episodes is None else episodes
+        self._lengths = {episode: store.info(episode).length for episode in chosen}
+        starts = [starts_of(length, self.actions_per_frame, start_stride) for length in self._lengths.values()]
+        self.episodes: Int[np.ndarray, " n"] = np.repeat(list(self._lengths), [len(s) for s in starts])
+        self.starts: Int[np.ndarray, " n"] = np.concatenate(starts) if starts else np.zeros(0, int)
+
+    def __len__(self) -> int:
+        return len(self.starts)
+
+    def window(self, clip: int) -> tuple[int, Window]:
+        """A clip's episode and rows."""
+        episode = int(self.episodes[clip])
+        return episode, window(self._lengths[episode], int(self.starts[clip]), self.frames, self.actions_per_frame)
+
+
+class ClipDataset:
+    """Clips decoded from disk, with the robot's cameras in its order."""
+
+    def __init__(
+        self, store: EpisodeStore, index: ClipIndex, embodiment: Embodiment, transform: ClipTransform | None = None
+    ):
+        check_dataset(store, embodiment)
+        self._store, self._index, self._embodiment, self._transform = store, index, embodiment, transform
+
+    def __len__(self) -> int:
+        return len(self._index)
+
+    def __getitem__(self, clip: int) -> Clip:
+        if not 0 <= clip < len(self):  # IndexError ends a for loop over the clips
+            raise IndexError(f"clip {clip}: there are {len(self)}")
+        return self.at(clip, draw=0)
+
+    def at(self, clip: int, draw: int) -> Clip:
+        """A clip as its `draw`-th showing: wording and augmentation depend on (clip, draw) alone."""
+        episode, rows = self._index.window(clip)
+        instruction = wording(self._store.info(episode).instructions, clip, draw)
+        loaded = load_clip(self._store, episode, rows, self._embodiment, instruction)
+        return self._transform(loaded, seed=crc32(f"{clip} {draw}".encode())) if self._transform else loaded
+
+
+def wording(instructions: Sequence[str], clip: int, draw: int) -> str:
+    """One of an episode's wordings; which, depends on the clip and on how often it was shown."""
+    return instructions[np.random.default_rng([draw, clip]).integers(len(instructions))]
+
+
+def check_dataset(store: EpisodeStore, embodiment: Embodiment) -> None:
+    """Raises if the dataset is not of this robot."""
+    for name in embodiment.camera_names:
+        store.spec.camera(name)
+    sizes = {(camera.height, camera.width) for camera in store.spec.cameras if camera.name in embodiment.camera_names}
+    if len(sizes) > 1:
+        raise ValueError(f"cameras of {store.root} have the sizes {sorted(sizes)}: record them all at one size")
+    for name, vector in (("proprio", embodiment.proprio), ("action", embodiment.action)):
+        if len(entries := getattr(store.spec, name)) != vector.size:
+            raise ValueError(
+                f"{store.root} has {len(entries)} {name} entries {list(entries)}, embodiment {embodiment.name!r} has "
+                f"{vector.size}: use the embodiment that it was recorded with"
+            )
+
+
+def load_clip(store: EpisodeStore, episode: int, rows: Window, embodiment: Embodiment, instruction: str) -> Clip:
+    """Decodes a clip; depth and calibration are None unless all cameras have them."""
+    names = embodiment.camera_names
+    views = store.read(episode, rows.frames, names)
+    proprio, actions = store.vectors(episode)
+
+    def stacked(arrays: dict[str, np.ndarray]) -> np.ndarray | None:
+        return np.stack([arrays[name] for name in names]) if all(name in arrays for name in names) else None
+
+    return Clip(
+        cameras=names,
+        rgb=stacked(views.rgb),
+        depth_m=stacked(views.depth_m),
+        intrinsics=stacked(views.intrinsics),
+        T_base_cam=stacked(views.T_base_cam),
+        proprio=proprio[rows.frames],
+        actions=actions[rows.actions] * rows.actions_valid[:, None],
+        actions_valid=rows.actions_valid,
+        instruction=instruction,
+        period_s=embodiment.frame_period_s,
+    )
+
+
+def order(count: int, seed: int, step: int, batch_size: int) -> tuple[Int[np.ndarray, " B"], Int[np.ndarray, " B"]]:
+    """Which clips make the batch of a step, and for the how-manieth time each is shown.
+
+    Every epoch shows each clip once, in an order of its own; a batch may hold the end of one and the start of the next.
+    """
+    if count < 1:
+        raise ValueError("no clips to draw from: record episodes, or hold out fewer")
+    epoch, place = np.divmod(step * batch_size + np.arange(batch_size), count)
+    return np.array([_permutation(count, seed, int(e))[p] for e, p in zip(epoch, place, strict=True)]), epoch
+
+
+@lru_cache(maxsize=8)
+def _permutation(count: int, seed: int, epoch: int) -> Int[np.ndarray, " count"]:
+    return np.random.default_rng([seed, epoch]).permutation(count)

@@ -1,0 +1,112 @@
+"""Crop, resize and colour: RGB, depth and intrinsics of a clip together.
+
+In training each view is cropped at random and the colours of all views change alike; else the crop is central and the
+colours stay. All frames of a view are treated alike, so that what moves is the scene.
+"""
+
+from typing import Self
+
+import numpy as np
+from jaxtyping import Float, UInt8
+from pydantic import model_validator
+
+from xwam.core.cameras import crop_intrinsics, resize_intrinsics
+from xwam.core.config import Frozen
+from xwam.core.types import Clip
+
+# Luma weights of BT.601, as in the usual conversions to grey.
+GREY = np.array([0.299, 0.587, 0.114])
+
+
+class ClipTransform(Frozen):
+    """`size` is height and width afterwards; jitter is of brightness, contrast, saturation (shares) and hue (turns)."""
+
+    size: tuple[int, int]
+    crop_ratio: float = 1.0
+    colour_jitter: tuple[float, float, float, float] = (0.2, 0.2, 0.2, 0.05)
+    train: bool = False
+
+    @model_validator(mode="after")
+    def _in_range(self) -> Self:
+        if not 0 < self.crop_ratio <= 1 or min(self.size) < 1 or min(self.colour_jitter) < 0:
+            settings = f"crop_ratio {self.crop_ratio}, size {self.size}, colour_jitter {self.colour_jitter}"
+            raise ValueError(f"{settings}: need a ratio in (0, 1], a size of at least 1, and no negative jitter")
+        return self
+
+    def __call__(self, clip: Clip, seed: int) -> Clip:
+        """The clip as the network sees it; without `train`, `seed` does not matter."""
+        random = np.random.default_rng(seed)
+        V, _, height, width, _ = clip.rgb.shape
+        cropped = max(1, round(self.crop_ratio * height)), max(1, round(self.crop_ratio * width))
+        rgb, depth_m, intrinsics = [], [], []
+        for view in range(V):
+            top, left = self._corner(height - cropped[0], width - cropped[1], random)
+            area = (slice(None), slice(top, top + cropped[0]), slice(left, left + cropped[1]))
+            rgb.append(resize_rgb(clip.rgb[view][area], self.size))
+            if clip.depth_m is not None:
+                depth_m.append(resize_nearest(clip.depth_m[view][area], self.size))
+            if clip.intrinsics is not None:
+                moved = crop_intrinsics(clip.intrinsics[view], top, left)
+                scales = self.size[0] / cropped[0], self.size[1] / cropped[1]
+                intrinsics.append(resize_intrinsics(moved, *scales))
+        stacked = np.stack(rgb)
+        if self.train and any(self.colour_jitter):
+            stacked = recolour(stacked, self.colour_jitter, random)
+        return clip.replace(
+            rgb=stacked,
+            depth_m=np.stack(depth_m) if depth_m else None,
+            intrinsics=np.stack(intrinsics) if intrinsics else None,
+        )
+
+    def _corner(self, spare_rows: int, spare_columns: int, random: np.random.Generator) -> tuple[int, int]:
+        if self.train:
+            return int(random.integers(spare_rows + 1)), int(random.integers(spare_columns + 1))
+        return spare_rows // 2, spare_columns // 2
+
+
+def resize_rgb(images: UInt8[np.ndarray, "T H W 3"], size: tuple[int, int]) -> UInt8[np.ndarray, "T h w 3"]:
+    """Bilinear, and over the whole area that a new pixel covers where the image shrinks."""
+    if images.shape[1:3] == size:
+        return images
+    T, H, W, _ = images.shape
+    rows, columns = _weights(H, size[0]), _weights(W, size[1])
+    narrowed = columns @ images.reshape(T * H, W, 3).astype(np.float32)
+    resized = rows @ narrowed.reshape(T, H, size[1] * 3)
+    return resized.reshape(T, *size, 3).round().clip(0, 255).astype(np.uint8)
+
+
+def resize_nearest(images: Float[np.ndarray, "T H W"], size: tuple[int, int]) -> Float[np.ndarray, "T h w"]:
+    """The nearest pixel: depth must not be mixed across edges, nor with 0, which is unknown."""
+    sides = zip(size, images.shape[1:], strict=True)
+    rows, columns = (((np.arange(new) + 0.5) * old / new).astype(int) for new, old in sides)
+    return images[:, rows[:, None], columns]
+
+
+def _weights(old: int, new: int) -> Float[np.ndarray, "new old"]:
+    """Share of each old pixel in each new one: a triangle as wide as the coarser of both grids."""
+    scale = old / new
+    centres = (np.arange(new) + 0.5) * scale
+    distance = np.abs(centres[:, None] - (np.arange(old) + 0.5)) / max(scale, 1.0)
+    shares = np.maximum(0.0, 1.0 - distance)
+    return (shares / shares.sum(axis=1, keepdims=True)).astype(np.float32)
+
+
+def recolour(
+    rgb: UInt8[np.ndarray, "*n 3"], jitter: tuple[float, float, float, float], random: np.random.Generator
+) -> UInt8[np.ndarray, "*n 3"]:
+    """One change of colours for all pixels: all four jitters are affine in colour, so one matrix holds them."""
+    brightness, contrast, saturation = 1 + random.uniform(-1, 1, 3) * jitter[:3]
+    matrix = _hue(2 * np.pi * random.uniform(-1, 1) * jitter[3])
+    matrix = matrix @ (saturation * np.eye(3) + (1 - saturation) * GREY)
+    mean = rgb.reshape(-1, 3).mean(axis=0) @ GREY
+    offset = brightness * (1 - contrast) * mean  # grey, which hue and saturation leave alone
+    changed = rgb.astype(np.float32) @ (brightness * contrast * matrix).T.astype(np.float32) + np.float32(offset)
+    return changed.round().clip(0, 255).astype(np.uint8)
+
+
+def _hue(angle_rad: float) -> Float[np.ndarray, "3 3"]:
+    """Turns colours about the grey axis and keeps their brightness, in the YIQ colour space."""
+    to_yiq = np.array([GREY, [0.5959, -0.2746, -0.3213], [0.2115, -0.5227, 0.3112]])
+    turn = np.eye(3)
+    turn[1:, 1:] = [[np.cos(angle_rad), -np.sin(angle_rad)], [np.sin(angle_rad), np.cos(angle_rad)]]
+    return np.linalg.inv(to_yiq) @ turn @ to_yiq
