@@ -1,0 +1,108 @@
+"""Clips: which rows they hold, which episodes are held out, and that batches are a function of position."""
+
+import pickle
+
+import numpy as np
+import pytest
+
+from recordings import record, robot, smooth_episode
+from xwam.core.embodiment import CameraSpec
+from xwam.data.clips import ClipDataset, ClipIndex, order, split, starts_of, window
+from xwam.data.episodes import EpisodeStore
+from xwam.data.transforms import ClipTransform
+
+LENGTHS = (24, 9, 31, 12, 20, 16)
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory) -> EpisodeStore:
+    environments = ["toy/reach", "toy/push"]
+    recorded = [smooth_episode(n, seed=k, environment=environments[k % 2]) for k, n in enumerate(LENGTHS)]
+    return record(tmp_path_factory.mktemp("clips"), [recorded[:4], recorded[4:]])
+
+
+def test_a_window_within_and_past_the_end():
+    inside = window(length=10, start=1, frames=3, actions_per_frame=2)
+    assert inside.frames.tolist() == [1, 3, 5] and inside.actions.tolist() == [1, 2, 3, 4] and inside.actions_valid.all()
+    past = window(length=10, start=7, frames=3, actions_per_frame=2)
+    assert past.frames.tolist() == [7, 9, 9] and past.actions.tolist() == [7, 8, 9, 9]
+    assert past.actions_valid.tolist() == [True, True, True, False]
+
+
+def test_starts_leave_room_for_a_second_frame():
+    assert starts_of(10, 4, 1).tolist() == [0, 1, 2, 3, 4, 5]
+    assert starts_of(10, 4, 3).tolist() == [0, 3]
+    assert starts_of(3, 4, 1).tolist() == [0]
+
+
+def test_clips_hold_what_was_recorded(store):
+    index = ClipIndex(store, robot(), frames=5, episodes=[1, 4], start_stride=3)
+    clips = ClipDataset(store, index, robot())
+    assert len(clips) == len(index) == len(starts_of(9, 2, 3)) + len(starts_of(20, 2, 3))
+    for i, clip in enumerate(clips):
+        episode, start = index.episodes[i], index.starts[i]
+        whole = store.read_all(int(episode))
+        rows = np.minimum(start + 2 * np.arange(5), whole.length - 1)
+        assert clip.cameras == robot().camera_names and clip.period_s == 0.1
+        assert np.array_equal(clip.rgb, np.stack([whole.rgb[name][rows] for name in clip.cameras]))
+        assert np.array_equal(clip.depth_m, np.stack([whole.depth_m[name][rows] for name in clip.cameras]))
+        assert np.array_equal(clip.T_base_cam[1], whole.T_base_cam["wrist"][rows])
+        assert np.array_equal(clip.proprio, whole.proprio[rows])
+        real = min(8, whole.length - start)
+        assert clip.actions_valid.tolist() == [True] * real + [False] * (8 - real)
+        assert np.array_equal(clip.actions[:real], whole.actions[start : start + real])
+        assert not clip.actions[real:].any()
+        assert clip.scene().rgb.shape[0] == 2
+
+
+def test_cameras_come_in_the_robots_order(store):
+    swapped = robot().model_copy(update={"cameras": robot().cameras[::-1]})
+    forward, backward = (ClipDataset(store, ClipIndex(store, r, 3), r)[0] for r in (robot(), swapped))
+    assert backward.cameras == ("wrist", "front") and np.array_equal(backward.rgb, forward.rgb[::-1])
+
+
+def test_every_wording_is_shown_and_each_showing_repeats(store):
+    clips = ClipDataset(store, ClipIndex(store, robot(), 3), robot(), ClipTransform(size=(32, 32), train=True))
+    shown = [clips.at(4, draw) for draw in range(12)]
+    assert {clip.instruction for clip in shown} == {"reach the ball", "touch ball number 0"}
+    again = pickle.loads(pickle.dumps(clips)).at(4, 7)
+    assert again.instruction == shown[7].instruction and np.array_equal(again.rgb, shown[7].rgb)
+    assert not np.array_equal(shown[7].rgb, shown[8].rgb)
+
+
+def test_split_is_stratified_and_deterministic(store):
+    training, validation = split(store, held_out=1, seed=3)
+    assert sorted(training + validation) == list(range(6)) and len(validation) == 2
+    assert {store.info(i).environment for i in validation} == {"toy/reach", "toy/push"}
+    assert split(store, held_out=1, seed=3) == (training, validation)
+    assert len({tuple(split(store, held_out=1, seed=s)[1]) for s in range(20)}) > 1
+    assert len(split(store, held_out=0.34)[1]) == 2 and split(store, held_out=0)[1] == []
+    with pytest.raises(ValueError, match="held_out 3 of the 3 episodes"):
+        split(store, held_out=3)
+
+
+def test_order_shows_every_clip_once_an_epoch_and_needs_no_memory():
+    batches = [order(10, seed=5, step=step, batch_size=4) for step in range(10)]
+    clips, draws = (np.concatenate(column) for column in zip(*batches, strict=True))
+    for epoch in range(4):
+        assert sorted(clips[10 * epoch : 10 * epoch + 10]) == list(range(10))
+        assert set(draws[10 * epoch : 10 * epoch + 10]) == {epoch}
+    assert not np.array_equal(clips[:10], clips[10:20])
+    assert not np.array_equal(clips[:10], np.concatenate([order(10, 6, step, 4)[0] for step in range(3)])[:10])
+    assert np.array_equal(order(10, seed=5, step=7, batch_size=4)[0], batches[7][0])
+    assert len(order(3, seed=0, step=0, batch_size=8)[0]) == 8
+
+
+def test_a_dataset_of_another_robot_is_refused(store):
+    index = ClipIndex(store, robot(), 3)
+    top = CameraSpec(name="top", near_m=0.1, far_m=1)
+    other = robot().model_copy(update={"cameras": (top,)})
+    with pytest.raises(ValueError, match="unknown camera 'top'"):
+        ClipDataset(store, index, other)
+    fewer = robot().action.model_copy(update={"parts": robot().action.parts[:1]})
+    with pytest.raises(ValueError, match="4 action entries .* has 3"):
+        ClipDataset(store, index, robot().model_copy(update={"action": fewer}))
+    with pytest.raises(ValueError, match="0 frames"):
+        ClipIndex(store, robot(), 0)
+    with pytest.raises(ValueError, match="no clips"):
+        order(0, 0, 0, 4)

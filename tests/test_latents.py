@@ -1,0 +1,172 @@
+"""Latents encoded once give the batches that pixels give."""
+
+import time
+
+import numpy as np
+import pytest
+import torch
+
+from recordings import record, robot, smooth_episode
+from xwam.core.types import Clip
+from xwam.data.batches import ClipBatches, PixelClips, collate
+from xwam.data.clips import ClipDataset, ClipIndex, split
+from xwam.data.latents import LatentClips, LatentSettings, encode_episodes
+from xwam.data.statistics import fit_embodiment
+from xwam.data.transforms import ClipTransform
+
+FRAMES = 5
+SETTINGS = LatentSettings(
+    autoencoder="toy", transform=ClipTransform(crop_ratio=0.9, size=(32, 48)), frames=FRAMES, start_stride=2
+)
+
+
+def toy_encode(video):
+    """(B, V, 3, F, H, W) -> (B, 4, T, V, h, w): the first frame, then means of four frames; 16 x 16 pixels a cell."""
+    small = torch.nn.functional.avg_pool3d(video.flatten(0, 1), (1, 16, 16)).unflatten(0, video.shape[:2])
+    grouped = small[:, :, :, 1:].unflatten(3, (-1, 4)).mean(4)
+    latents = torch.cat([small[:, :, :, :1], grouped], dim=3).permute(0, 2, 3, 1, 4, 5)
+    return torch.cat([latents, latents[:, :1] ** 2], dim=1)
+
+
+def toy_encode_windows(video, starts):
+    rows = torch.tensor(starts)[:, None] + robot().actions_per_frame * torch.arange(FRAMES)
+    rows = rows.clamp(max=video.shape[2] - 1)
+    return toy_encode(torch.stack([video[:, :, clip] for clip in rows]))
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    recorded = [smooth_episode(18 + 3 * k, seed=k, environment=f"toy/{k % 2}") for k in range(6)]
+    return record(tmp_path_factory.mktemp("latents"), [recorded[:3], recorded[3:]])
+
+
+@pytest.fixture(scope="module")
+def fitted(store):
+    return fit_embodiment(store, robot(), range(len(store)))
+
+
+@pytest.fixture(scope="module")
+def folder(store, fitted, tmp_path_factory):
+    path = tmp_path_factory.mktemp("cache")
+    encode_episodes(path, store, fitted, SETTINGS, toy_encode_windows)
+    return path
+
+
+def batches_of(clips):
+    training, held_out = clips
+    return ClipBatches(training, held_out, batch_size=7, seed=3, validation_batches=2)
+
+
+def latent_batches(folder, store, fitted):
+    return batches_of([LatentClips(folder, store, fitted, SETTINGS, part) for part in split(store, 1)])
+
+
+def pixel_batches(store, fitted):
+    indices = [ClipIndex(store, fitted, FRAMES, episodes=part, start_stride=2) for part in split(store, 1)]
+    datasets = [ClipDataset(store, index, fitted, SETTINGS.transform) for index in indices]
+    return batches_of([PixelClips(dataset, fitted, toy_encode) for dataset in datasets])
+
+
+def assert_same(one, other, atol):
+    for name in ("video", "depth", "action", "proprio"):
+        a, b = getattr(one.streams, name), getattr(other.streams, name)
+        assert a.dtype == b.dtype == torch.float32 and a.shape == b.shape
+        torch.testing.assert_close(a, b, atol=atol, rtol=1e-3)
+    for name in ("action_valid", "proprio_valid", "depth_valid"):
+        assert torch.equal(getattr(one, name), getattr(other, name))
+    assert one.instructions == other.instructions
+
+
+def test_latents_and_pixels_give_the_same_batches(folder, store, fitted):
+    latent, pixel = latent_batches(folder, store, fitted), pixel_batches(store, fitted)
+    for step in (0, 1, 11):
+        assert_same(latent.train(step), pixel.train(step), atol=1e-3)
+    for one, other in zip(latent.validation(), pixel.validation(), strict=True):
+        assert_same(one, other, atol=1e-3)
+    assert latent.train(0).streams.video.shape == (7, 4, 2, 2, 2, 3)
+
+
+def test_batches_are_a_function_of_the_step(folder, store, fitted):
+    one, other = latent_batches(folder, store, fitted), latent_batches(folder, store, fitted)
+    later = one.train(5)
+    for step in range(5):
+        other.train(step)
+    assert_same(other.train(5), later, atol=0)
+    assert not torch.equal(one.train(6).streams.video, later.streams.video)
+    for first, again in zip(one.validation(), one.validation(), strict=True):
+        assert_same(first, again, atol=0)
+
+
+def test_validity(folder, store, fitted):
+    clips = LatentClips(folder, store, fitted, SETTINGS, [0])
+    last = len(clips) - 1  # starts on row 14 of 18: 4 of its 8 actions were recorded
+    batch = clips.batch(np.array([0, last]), np.array([0, 0]))
+    assert batch.action_valid[0, :, :4].all() and not batch.action_valid[:, :, 4:].any()
+    assert batch.action_valid[1, :4, :4].all() and not batch.action_valid[1, 4:].any()
+    assert not batch.streams.action[~batch.action_valid].any()
+    assert batch.proprio_valid[:, :, :4].all() and not batch.proprio_valid[:, :, 4:].any()
+    assert batch.depth_valid.all()
+    wanted = fitted.action.normalise(store.vectors(0)[1][:8])
+    np.testing.assert_array_equal(batch.streams.action[0].numpy(), wanted)
+
+
+def test_wordings_vary_with_the_draw(folder, store, fitted):
+    clips = LatentClips(folder, store, fitted, SETTINGS, [2])
+    texts = {clips.batch(np.array([1]), np.array([draw])).instructions[0] for draw in range(12)}
+    assert texts == {"reach the ball", "touch ball number 2"}
+
+
+def test_encoding_resumes_and_redoes_what_is_stale(store, fitted, tmp_path):
+    encoded = []
+
+    def counting(video, starts):
+        encoded.append(video.shape[2])
+        return toy_encode_windows(video, starts)
+
+    def encode(settings=SETTINGS):
+        encoded.clear()
+        encode_episodes(tmp_path, store, fitted, settings, counting, episodes=[0, 1, 2])
+        return encoded
+
+    assert len(encode()) == 6 and encode() == []
+    first, second, third = sorted(tmp_path.iterdir())
+    first.unlink()
+    second.write_bytes(second.read_bytes()[:100])
+    assert encode() == [18, 18, 21, 21]
+    retrained = SETTINGS.model_copy(update={"autoencoder": "other weights"})
+    with pytest.raises(ValueError, match="latents of episode 0 .* other settings .* encode the episodes again"):
+        LatentClips(tmp_path, store, fitted, retrained, [0, 1])
+    assert len(encode(retrained)) == 6
+    assert sorted(tmp_path.iterdir()) == [first, second, third]
+    with pytest.raises(ValueError, match="latents of episode 5 .* are missing"):
+        LatentClips(tmp_path, store, fitted, retrained, [0, 5])
+
+
+def test_a_failing_encoder_leaves_nothing(store, fitted, tmp_path):
+    with pytest.raises(ValueError, match="not finite"):
+        encode_episodes(tmp_path, store, fitted, SETTINGS, lambda v, s: toy_encode_windows(v, s) * float("nan"), [0])
+    assert not any(tmp_path.iterdir())
+
+
+def clip_of(store, fitted) -> Clip:
+    return ClipDataset(store, ClipIndex(store, fitted, FRAMES), fitted, SETTINGS.transform)[0]
+
+
+def test_collate_marks_clips_without_depth(store, fitted):
+    clip = clip_of(store, fitted)
+    batch = collate([clip, clip.replace(depth_m=None)], fitted, toy_encode)
+    assert batch.depth_valid.tolist() == [True, False] and batch.streams.depth.isfinite().all()
+    bare = collate([clip.replace(depth_m=None)], fitted, toy_encode)
+    assert bare.streams.depth is None and bare.depth_valid.tolist() == [False]
+
+
+def test_a_batch_of_64_is_fast(folder, store, fitted):
+    clips = LatentClips(folder, store, fitted, SETTINGS, range(6))
+    batches = ClipBatches(clips, clips, batch_size=64, seed=0)
+    batches.train(0)
+    times_s = []
+    for step in range(1, 20):
+        start = time.perf_counter()
+        batches.train(step)
+        times_s.append(time.perf_counter() - start)
+    assert min(times_s) < 0.01
