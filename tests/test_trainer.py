@@ -56,8 +56,8 @@ class ToyBatches:
 
 
 def settings(**changes) -> TrainConfig:
-    values = dict(steps=4, warmup_steps=1, validate_every=2, save_every=2, precision="fp32", threads=1, device="cpu")
-    return TrainConfig(**{**values, **changes})
+    values = {"steps": 4, "warmup_steps": 1, "validate_every": 2, "save_every": 2, "precision": "fp32"}
+    return TrainConfig(**{**values, "threads": 1, "device": "cpu", **changes})
 
 
 def log_of(run: Path) -> list[dict]:
@@ -245,7 +245,7 @@ def test_average_formula():
     assert torch.allclose(ema.tensors()["weight"], expected)
     own = model.weight.detach().clone()
     with pytest.raises(RuntimeError), ema.applied():
-        assert torch.equal(model.weight, ema.tensors()["weight"]) or torch.allclose(model.weight, expected)
+        assert torch.allclose(model.weight, expected)
         raise RuntimeError
     assert torch.equal(model.weight, own)
 
