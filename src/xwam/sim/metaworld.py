@@ -84,6 +84,8 @@ class MetaWorld:
         self._env._partially_observable = False
         self._env.__dict__.pop("sawyer_observation_space", None)
         self._env._freeze_rand_vec = False
+        # Else the initial state is drawn from numpy's global generator, whatever the seed.
+        self._env.seeded_rand_vec = True
         self._env._set_task_called = True
         self._fast_rendering()
         self._place_cameras()
@@ -92,8 +94,13 @@ class MetaWorld:
         self._state = np.zeros(39)
 
     def reset(self, seed: int) -> None:
+        import mujoco
+
         self._env.seed(seed)
-        self._state, _ = self._env.reset()
+        self._env.reset()
+        # Meta-World moves the task's objects and goal last, so until this they are seen where they were before.
+        mujoco.mj_forward(self._env.model, self._env.data)
+        self._state = self._env._get_obs()
 
     def step(self, action: Float[np.ndarray, " 4"]) -> bool:
         if not np.all(np.isfinite(action)):
