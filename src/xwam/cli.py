@@ -88,8 +88,7 @@ def eval(
     checkpoint: Positional[Path] = SHIPPED,
     tasks: tuple[str, ...] = NANO_TASKS,
     episodes: int = 20,
-    dreams: int = 0,
-    dataset: Path = DATASET,
+    dreams: int = 5,
     out: Path = Path("out/eval"),
     execute: int = 8,
     workers: int = 2,
@@ -101,16 +100,15 @@ def eval(
     Args:
         checkpoint: Folder of an exported model; the shipped nano if not given.
         tasks: Environments, as world/task.
-        episodes: Episodes of each task.
-        dreams: Held-out clips of each task to imagine and compare with the truth; 0 skips it.
-        dataset: Dataset that holds them.
+        episodes: Closed-loop episodes of each task; 0 skips them.
+        dreams: Unseen expert episodes of each task to imagine three moments of; 0 skips them.
         out: Folder for results.json and one video a task.
         execute: Actions of each chunk to execute before looking again.
         workers: Processes that run at the same time.
     """
     from xwam.evaluate import evaluate
 
-    evaluate(checkpoint, tasks, episodes, dreams, dataset, out, execute, workers)
+    evaluate(checkpoint, tasks, episodes, dreams, out, execute, workers)
 
 
 @app.command

@@ -20,16 +20,18 @@ from pydantic import ValidationError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from xwam.core.embodiment import Embodiment, Frozen
+from xwam.core.config import Frozen
+from xwam.core.embodiment import Embodiment
 from xwam.core.streams import Batch, Streams, Velocity
 from xwam.core.types import ActionChunk, Clip, Observation, RGBDClip
 from xwam.data.transforms import ClipTransform
 from xwam.flow.levels import Schedule, forward_dynamics_schedule, law_of, policy_schedule, world_schedule
 from xwam.flow.objective import training_loss
 from xwam.flow.sampler import guided, noise_like, sample, started
-from xwam.model.autoencoders import FRAMES_PER_LATENT, SmallAutoencoder, SmallAutoencoderConfig
+from xwam.model.autoencoders import SmallAutoencoder, SmallAutoencoderConfig
 from xwam.model.text import SmallTextEncoder, SmallTextEncoderConfig
-from xwam.model.transformer import TransformerConfig, WorldActionTransformer
+from xwam.model.config import FRAMES_PER_LATENT, TransformerConfig
+from xwam.model.transformer import WorldActionTransformer
 
 # Depth that decodes to the far end of a camera's range may be any distance beyond it: unknown.
 FAR_SHARE = 0.98
@@ -89,6 +91,10 @@ class WorldActionModel(nn.Module):
         clean = {"clean_action_probability": noise.clean_action_probability} if noise.law == "asynchronous" else {}
         self.law = law_of(noise.law, shift=noise.shift, **clean)
         self.transform = ClipTransform(crop_ratio=config.crop_ratio, size=config.image_size, train=False)
+
+    @property
+    def device(self) -> torch.device:
+        return self.transformer.head.linear.weight.device
 
     # ---- learning ------------------------------------------------------------------------------------------
 
@@ -156,7 +162,7 @@ class WorldActionModel(nn.Module):
 
     def _given(self, observations: Sequence[Observation], actions: np.ndarray | None) -> Streams:
         """The present as the network's streams; what is to be generated is 0."""
-        config, robot, device = self.config, self.embodiment, self.transformer.device
+        config, robot, device = self.config, self.embodiment, self.device
         images = np.stack([self._present(observation).rgb[:, 0] for observation in observations])
         pixels = torch.from_numpy(images).to(device).float() / 127.5 - 1
         latent = self.encode(rearrange(pixels, "b v h w c -> b v c 1 h w"))
@@ -242,6 +248,14 @@ class WorldActionModel(nn.Module):
         temporary = folder / "config.json.tmp"
         temporary.write_text(json.dumps(about, indent=1) + "\n")
         temporary.rename(folder / "config.json")
+
+    @staticmethod
+    def provenance(folder: Path) -> dict:
+        """What a saved model was trained from."""
+        path = folder / "config.json"
+        if not path.is_file():
+            raise ValueError(f"{folder} holds no config.json: name a folder that `xwam train` exported")
+        return json.loads(path.read_text())["provenance"]
 
     @classmethod
     def load(cls, folder: Path, device: str = "cpu") -> Self:

@@ -5,6 +5,7 @@ Axes: B batch, F video frames, T latent frames, C latent channels, H W pixels, h
 """
 
 from collections.abc import Sequence
+from hashlib import sha256
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -13,9 +14,8 @@ from einops import rearrange
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
-from xwam.core.embodiment import Frozen
-
-FRAMES_PER_LATENT = 4
+from xwam.core.config import Frozen
+from xwam.model.config import FRAMES_PER_LATENT
 
 
 @runtime_checkable
@@ -102,6 +102,13 @@ class SmallAutoencoder(nn.Module):
         scale = latents.float().square().mean()
         total = reconstruction + 0.25 * hardest + 1e-3 * scale
         return {"total": total, "weighted": reconstruction, "hardest": hardest, "plain": error.mean(), "scale": scale}
+
+    def fingerprint(self) -> str:
+        """Differs as soon as any weight does."""
+        digest = sha256()
+        for name, tensor in sorted(self.state_dict().items()):
+            digest.update(name.encode() + tensor.cpu().numpy().tobytes())
+        return digest.hexdigest()
 
     @torch.no_grad()
     def fit_latent_statistics(self, video: Float[Tensor, "B 3 F H W"]) -> None:

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from xwam.core.embodiment import Frozen
+from xwam.core.config import Frozen
 
 
 @runtime_checkable

@@ -32,13 +32,12 @@ class _Moments:
     actions: list
 
 
-def demonstrate(environment: Environment, seed: int) -> Episode | None:
+def demonstrate(environment: Environment, seed: int, noise: float) -> Episode | None:
     """One episode of the environment's expert, or None if it failed.
 
-    `seed` decides on the initial state, the noise on the executed actions and its strength.
+    `seed` decides on the initial state and on the noise, of this standard deviation, on the executed actions.
     """
     random = np.random.default_rng([seed, 1])
-    noise = EXECUTION_NOISES[seed % len(EXECUTION_NOISES)]
     environment.reset(seed)
     moments, left = _Moments([], []), None
     for _ in range(MAX_DEMONSTRATION_STEPS):
@@ -122,7 +121,7 @@ def record_shard(root: Path, shard: Shard, height: int, width: int) -> Recorded:
     try:
         with ShardWriter(root, spec, shard.index) as writer:
             for seed in shard.seeds:
-                episode = demonstrate(environment, seed)
+                episode = demonstrate(environment, seed, EXECUTION_NOISES[seed % len(EXECUTION_NOISES)])
                 if episode is not None:
                     writer.add(episode)
                     kept += 1

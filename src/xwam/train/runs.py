@@ -1,17 +1,26 @@
 """Whole runs: from a dataset folder to exported weights, for the autoencoder and for the model."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from einops import rearrange
+from jaxtyping import Float
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from xwam.core.config import Frozen
 from xwam.core.embodiment import Embodiment
+from xwam.data.batches import ClipBatches
 from xwam.data.clips import split
 from xwam.data.episodes import EpisodeStore
+from xwam.data.latents import LatentClips, LatentSettings, encode_episodes
 from xwam.data.snippets import SnippetBatches
+from xwam.data.statistics import fit_embodiment
+from xwam.data.transforms import ClipTransform
 from xwam.model.autoencoders import SmallAutoencoder, SmallAutoencoderConfig
 from xwam.train.trainer import TrainConfig, Trainer
+from xwam.wam import ModelConfig, WorldActionModel
 
 EXPORTED_AUTOENCODER = "autoencoder.safetensors"
 STATISTICS_BATCHES = 16
@@ -71,3 +80,61 @@ def _export(model: SmallAutoencoder, folder: Path) -> Path:
     save_file({name: x.contiguous() for name, x in model.state_dict().items()}, temporary)
     temporary.rename(path)
     return path
+
+
+class ModelRun(Frozen):
+    """Everything that makes a world action model; clips start `start_stride` rows apart."""
+
+    data: DataConfig
+    autoencoder: str
+    model: ModelConfig
+    train: TrainConfig
+    start_stride: int = 2
+    batch_size: int = 64
+
+
+def train_model(run: ModelRun, folder: Path) -> Path | None:
+    """Encodes the clips where needed, trains, or resumes, and exports; None if it was stopped before the end."""
+    store = EpisodeStore(run.data.dataset)
+    training, held_out = split(store, run.data.held_out, run.data.seed)
+    robot = fit_embodiment(store, run.model.embodiment, training)
+    run = run.model_copy(update={"model": run.model.model_copy(update={"embodiment": robot})})
+    torch.manual_seed(run.train.seed)
+    model = WorldActionModel(run.model)
+    model.autoencoder.load_state_dict(load_autoencoder(Path(run.autoencoder), run.model.autoencoder).state_dict())
+    batches = ClipBatches(
+        *_latent_clips(run, model, store, training, held_out), batch_size=run.batch_size, seed=run.train.seed
+    )
+    trainer = Trainer(model, batches, run.train, folder, run)
+    if not trainer.fit():
+        return None
+    exported = folder / "export"
+    with trainer.ema.applied():
+        seen = [(store.info(episode).environment, store.info(episode).seed) for episode in training]
+        model.save(exported, {"recipe": run.model_dump(mode="json", exclude={"model"}), "trained_on": seen})
+    return exported
+
+
+def _latent_clips(
+    run: ModelRun, model: WorldActionModel, store: EpisodeStore, training: Sequence[int], held_out: Sequence[int]
+) -> tuple[LatentClips, LatentClips]:
+    """Training and held-out clips as latents, kept beside the autoencoder that made them."""
+    transform = ClipTransform(size=run.model.image_size, crop_ratio=run.model.crop_ratio)
+    settings = LatentSettings(
+        autoencoder=model.autoencoder.fingerprint(),
+        transform=transform,
+        frames=run.model.frames,
+        start_stride=run.start_stride,
+    )
+    cache, robot = Path(run.autoencoder) / "latents", run.model.embodiment
+    if run.train.threads:
+        torch.set_num_threads(run.train.threads)
+
+    @torch.inference_mode()
+    def encode(video: Float[Tensor, "V 3 F H W"], starts: Sequence[int]) -> Float[Tensor, "n C T V h w"]:
+        windows = model.autoencoder.encode_windows(video, starts, robot.actions_per_frame, run.model.latent_frames)
+        return rearrange(windows, "n v c t h w -> n c t v h w")
+
+    encode_episodes(cache, store, robot, settings, encode, [*training, *held_out])
+    clips = [LatentClips(cache, store, robot, settings, episodes) for episodes in (training, held_out)]
+    return clips[0], clips[1]

@@ -1,0 +1,257 @@
+"""How good a model is: success in closed loop, and imagined futures against the truth."""
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import asdict, dataclass
+from functools import cache
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from xwam.core.types import Observation, RGBDClip
+from xwam.data.episodes import Episode
+from xwam.data.layout import write_json
+from xwam.data.video import VideoWriter
+from xwam.policy.policy import ChunkQueue, ModelPolicy
+from xwam.scene.metrics import Estimate, Metrics, repeat_last_frame, summarise
+from xwam.scene.metrics import evaluate as score
+from xwam.sim.env import Environment, make_environment
+from xwam.sim.record import FIRST_EVALUATION_SEED, demonstrate
+from xwam.sim.rollout import Rollout, rollout, wilson_interval
+from xwam.wam import Dream, WorldActionModel
+
+# Dreams start from other episodes than closed-loop evaluation plays.
+FIRST_DREAM_SEED = 2 * FIRST_EVALUATION_SEED
+MOMENT_SHARES = (0.1, 0.5, 0.9)
+# A frame each 4 steps of 12.5 ms is 20 a second.
+FILM_EVERY, FILM_FPS = 4, 20
+
+
+@dataclass(frozen=True)
+class Success:
+    """How often a task succeeded, with the 95% Wilson interval of its rate."""
+
+    task: str
+    successes: int
+    episodes: int
+
+    @property
+    def rate(self) -> float:
+        return self.successes / self.episodes
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        return wilson_interval(self.successes, self.episodes)
+
+
+@dataclass(frozen=True)
+class Job:
+    """One episode for one process."""
+
+    checkpoint: Path
+    task: str
+    seed: int
+    execute: int
+    film_every: int | None
+
+
+def evaluate_success(
+    checkpoint: Path, tasks: Sequence[str], episodes: int, execute: int, workers: int
+) -> list[Rollout]:
+    """`episodes` unseen seeds of each task; the first of each is filmed. Seeds do not depend on the workers."""
+    seeds = range(FIRST_EVALUATION_SEED, FIRST_EVALUATION_SEED + episodes)
+    jobs = [
+        Job(checkpoint, task, seed, execute, FILM_EVERY if seed == FIRST_EVALUATION_SEED else None)
+        for seed in seeds
+        for task in tasks
+    ]
+    done: list[Rollout] = []
+    with progress_bar() as progress:
+        bar = progress.add_task("Episodes", total=len(jobs))
+        for result in _run_all(_run, jobs, workers):
+            done.append(result)
+            solved = sum(r.success for r in done)
+            progress.update(bar, advance=1, description=f"Episodes ({solved} of {len(done)} solved)")
+    return sorted(done, key=lambda r: (r.environment, r.seed))
+
+
+def success_of(rollouts: Sequence[Rollout], tasks: Sequence[str]) -> list[Success]:
+    """Successes counted by task."""
+    won = {task: [r.success for r in rollouts if r.environment == task] for task in tasks}
+    return [Success(task, sum(results), len(results)) for task, results in won.items()]
+
+
+def progress_bar() -> Progress:
+    return Progress(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+
+
+def _run_all(function: Callable[[Job], Any], jobs: Sequence[Job], workers: int) -> Iterator[Any]:
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_single_threaded) as pool:
+        try:
+            for future in as_completed([pool.submit(function, job) for job in jobs]):
+                yield future.result()
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def _single_threaded() -> None:
+    """Several processes with several threads each would fight over the cores."""
+    torch.set_num_threads(1)
+
+
+@cache
+def _model(checkpoint: Path) -> WorldActionModel:
+    return WorldActionModel.load(checkpoint)
+
+
+@cache
+def _environment(task: str, checkpoint: Path):
+    model = _model(checkpoint)
+    environment = make_environment(task, *model.config.image_size)
+    environment.embodiment.check_same_robot(model.embodiment)
+    return environment
+
+
+def _run(job: Job) -> Rollout:
+    model, environment = _model(job.checkpoint), _environment(job.task, job.checkpoint)
+    queue = ChunkQueue(ModelPolicy(model.act, job.seed), job.execute)
+    return rollout(environment, queue, job.seed, film_every=job.film_every)
+
+
+# ---- imagined futures ------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Moment:
+    """An observation out of an expert's episode, and what happened next."""
+
+    task: str
+    seed: int
+    now: Observation
+    future: RGBDClip
+    actions: Float[np.ndarray, "A D"]
+
+
+@dataclass(frozen=True)
+class Imagined:
+    """A moment's imagined future, scored; `dummy` is the score of repeating the last frame."""
+
+    moment: Moment
+    dream: Dream
+    scores: Metrics
+    dummy: Metrics
+
+
+def moments_of(environment: Environment, seed: int, frames: int, shares: Sequence[float]) -> list[Moment]:
+    """Moments at these shares of an unseen, undisturbed episode of the expert; none if the expert fails."""
+    episode = demonstrate(environment, seed, noise=0.0)
+    if episode is None:
+        return []
+    step = environment.embodiment.actions_per_frame
+    span = step * (frames - 1)
+    starts = [int(share * (episode.length - 1 - span)) for share in shares]
+    return [_moment(environment, episode, start + step * np.arange(frames)) for start in starts]
+
+
+def _moment(environment: Environment, episode: Episode, rows: np.ndarray) -> Moment:
+    names = environment.embodiment.camera_names
+    fields = ("rgb", "depth_m", "intrinsics", "T_base_cam")
+    views = {field: np.stack([getattr(episode, field)[name][rows] for name in names]) for field in fields}
+    future = RGBDClip(names, **views, period_s=environment.embodiment.frame_period_s)
+    now = Observation(
+        images={name: future.rgb[v, 0] for v, name in enumerate(names)},
+        proprio=episode.proprio[rows[0]],
+        instruction=episode.instructions[0],
+        intrinsics={name: future.intrinsics[v, 0] for v, name in enumerate(names)},
+        T_base_cam={name: future.T_base_cam[v, 0] for v, name in enumerate(names)},
+    )
+    return Moment(environment.name, episode.seed, now, future, episode.actions[rows[0] : rows[-1]])
+
+
+def imagine_moment(model: WorldActionModel, moment: Moment, **settings) -> Imagined:
+    """Imagines a moment's future and scores it and the dummy against what happened."""
+    dream = model.imagine(moment.now, moment.seed, **settings)
+    dummy = repeat_last_frame(moment.future)
+    return Imagined(moment, dream, score(dream.scene, moment.future), score(dummy, moment.future))
+
+
+def evaluate_dreams(checkpoint: Path, tasks: Sequence[str], episodes: int, workers: int) -> list[Imagined]:
+    """Imagines three moments in each of `episodes` unseen expert episodes of every task."""
+    seeds = range(FIRST_DREAM_SEED, FIRST_DREAM_SEED + episodes)
+    jobs = [Job(checkpoint, task, seed, execute=1, film_every=None) for seed in seeds for task in tasks]
+    imagined = []
+    with progress_bar() as progress:
+        bar = progress.add_task("Dreams", total=len(jobs))
+        for done in _run_all(_imagine, jobs, workers):
+            imagined.extend(done)
+            progress.advance(bar)
+    return imagined
+
+
+def _imagine(job: Job) -> list[Imagined]:
+    model, environment = _model(job.checkpoint), _environment(job.task, job.checkpoint)
+    return [imagine_moment(model, m) for m in moments_of(environment, job.seed, model.config.frames, MOMENT_SHARES)]
+
+
+# ---- the verb --------------------------------------------------------------------------------------------------
+
+
+def evaluate(
+    checkpoint: Path, tasks: Sequence[str], episodes: int, dreams: int, out: Path, execute: int, workers: int
+) -> None:
+    """Measures, prints two tables, and writes results.json and a video of each task's first episode."""
+    out.mkdir(parents=True, exist_ok=True)
+    console, results = Console(), {"checkpoint": WorldActionModel.provenance(checkpoint), "execute": execute}
+    if episodes:
+        rollouts = evaluate_success(checkpoint, tasks, episodes, execute, workers)
+        table = success_of(rollouts, tasks)
+        console.print(success_table(table))
+        results["success"] = [{**asdict(row), "interval": row.interval} for row in table]
+        results["episodes"] = [{"task": r.environment, "seed": r.seed, "success": r.success} for r in rollouts]
+        for done in rollouts:
+            if done.frames:
+                write_film(out / f"{done.environment.replace('/', '_')}_{done.seed}.mp4", done.frames)
+    if dreams:
+        imagined = evaluate_dreams(checkpoint, tasks, dreams, workers)
+        model, dummy = summarise([i.scores for i in imagined]), summarise([i.dummy for i in imagined])
+        console.print(dream_table(model, dummy))
+        results["dreams"] = {name: {"model": asdict(model[name]), "dummy": asdict(dummy[name])} for name in model}
+    write_json(out / "results.json", results)
+    console.print(f"Written: {out / 'results.json'}")
+
+
+def write_film(path: Path, frames: dict[str, UInt8[np.ndarray, "T H W 3"]]) -> None:
+    """A video of all cameras side by side, at the speed of the robot."""
+    wall = np.concatenate(list(frames.values()), axis=2)
+    film = VideoWriter(path, *wall.shape[1:3], fps=FILM_FPS)
+    film.add(wall)
+    film.close()
+
+
+def success_table(rows: Sequence[Success]) -> Table:
+    """The success of each task, and the mean over tasks with the interval of all episodes together."""
+    table = Table("task", "success", "episodes", "95% interval", title="Closed loop, unseen seeds")
+    total = Success("mean", sum(row.successes for row in rows), sum(row.episodes for row in rows))
+    for row in (*rows, total):
+        low, high = row.interval
+        table.add_row(row.task, f"{row.rate:.0%}", f"{row.successes}/{row.episodes}", f"{low:.0%} .. {high:.0%}")
+    return table
+
+
+def dream_table(model: dict[str, Estimate], dummy: dict[str, Estimate]) -> Table:
+    """Each measure of the imagined futures beside that of repeating the last frame."""
+    table = Table("region / views / measure", "model", "95% interval", "repeat last frame", "better?", title="Dreams")
+    for name, estimate in model.items():
+        higher_is_better = name.rsplit("/", 1)[1] in ("psnr_db", "ssim", "delta1")
+        better = (estimate.mean > dummy[name].mean) == higher_is_better
+        interval = f"{estimate.low:.4g} .. {estimate.high:.4g}"
+        table.add_row(name, f"{estimate.mean:.4g}", interval, f"{dummy[name].mean:.4g}", "yes" if better else "no")
+    return table
