@@ -20,7 +20,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from xwam.core.embodiment import Frozen
-from xwam.model.autoencoders import FRAMES_PER_LATENT
+from xwam.model.config import FRAMES_PER_LATENT
 from xwam.model.weights import umt5_to_transformers, vae_to_diffusers
 
 # Mean and standard deviation of each latent channel, from Wan2.2's wan/modules/vae2_2.py.
