@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
@@ -125,6 +126,21 @@ def test_a_store_travels_to_other_processes(dataset):
         with multiprocessing.get_context(method).Pool(2) as pool:
             for views in pool.starmap(store.read, [(1, [5, 9])] * 3):
                 assert np.array_equal(views.rgb["front"], here)
+
+
+def test_threads_share_a_store(dataset):
+    store = EpisodeStore(dataset)
+    whole = store.read_all(3).rgb["front"]
+    wanted = [np.random.default_rng(k).integers(40, size=5).tolist() for k in range(40)]
+    with ThreadPoolExecutor(4) as pool:
+        read = list(pool.map(lambda frames: store.read(3, frames, ["front"]).rgb["front"], wanted))
+    assert all(np.array_equal(images, whole[frames]) for images, frames in zip(read, wanted, strict=True))
+
+
+def test_vectors_of_one_entry(tmp_path):
+    spec = toy_spec().model_copy(update={"action": ("effort",)})
+    episode = replace(smooth_episode(), actions=smooth_episode().actions[:, :1])
+    assert np.array_equal(record(tmp_path, [[episode]], spec).vectors(0)[1], episode.actions)
 
 
 def test_episodes_import_without_torch():

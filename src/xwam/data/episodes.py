@@ -1,6 +1,7 @@
 """Recorded episodes: one in memory, and a folder of them on disk with random access to every frame."""
 
 import os
+import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
@@ -69,10 +70,8 @@ class Episode(Views):
         for camera in spec.cameras:
             size = (self.length, camera.height, camera.width)
             _check_image("rgb", self.rgb, camera.name, (*size, 3))
-            if self.rgb[camera.name].dtype != np.uint8:
-                raise ValueError(
-                    f"rgb of {camera.name!r} is {self.rgb[camera.name].dtype}: convert it to uint8, 0 .. 255"
-                )
+            if (dtype := self.rgb[camera.name].dtype) != np.uint8:
+                raise ValueError(f"rgb of {camera.name!r} is {dtype}: convert it to uint8, 0 .. 255")
             if camera.depth:
                 _check_image("depth_m", self.depth_m, camera.name, size)
             if camera.calibrated:
@@ -97,7 +96,7 @@ def _check_array(name: str, array: np.ndarray, shape: tuple[int, ...] | None = N
 
 
 class EpisodeStore:
-    """A dataset folder. Files are opened when first needed, apart in each process; a store can be pickled."""
+    """A dataset folder. Files are opened when first needed, apart in each thread and process; it can be pickled."""
 
     def __init__(self, root: str | Path, open_files: int = 128):
         self.root = Path(root)
@@ -107,8 +106,8 @@ class EpisodeStore:
         self._first_index = _first_indices(self._rows)
         self._check_files()
         self._open_files = open_files
-        self._videos = _PerProcessCache(open_files)
-        self._columns = _PerProcessCache(CACHED_COLUMNS)
+        self._videos = _Cache(open_files)
+        self._columns = _Cache(CACHED_COLUMNS)
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -197,8 +196,8 @@ class EpisodeStore:
                 raise ValueError(f"{path} is missing or empty: copy the dataset again, or record that shard anew")
 
 
-class _PerProcessCache:
-    """The things opened last, opened anew after a fork: containers of a parent process must not be shared."""
+class _Cache(threading.local):
+    """The things opened last, apart in each thread and process: a decoder cannot serve two of them."""
 
     def __init__(self, size: int):
         self._size, self._process, self._items = size, os.getpid(), OrderedDict[Hashable, Any]()

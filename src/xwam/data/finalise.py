@@ -90,16 +90,15 @@ def _renumber(path: Path, rows: list[dict], tasks: list[str]) -> pa.Table:
     for name, column in numbers.items():
         renumbered = renumbered.set_column(table.column_names.index(name), name, pa.array(column, pa.int64()))
     if not renumbered.equals(table):
-        starts = np.cumsum([0, *lengths])
-        _write_parquet(
-            path, [renumbered.slice(start, length) for start, length in zip(starts[:-1], lengths, strict=True)]
-        )
+        starts = np.cumsum(lengths) - lengths
+        _write_parquet(path, [renumbered.slice(*span) for span in zip(starts, lengths, strict=True)])
     return renumbered
 
 
 def _matrix(tables: list[pa.Table], key: str) -> np.ndarray:
     """A column of vectors of all shards: (N, D)."""
-    return np.concatenate([np.stack(table.column(key).to_numpy()) for table in tables])
+    columns = (np.stack(table.column(key).to_numpy()) for table in tables)
+    return np.concatenate([column.reshape(len(column), -1) for column in columns])
 
 
 def _episode_table(rows: list[dict]) -> pa.Table:

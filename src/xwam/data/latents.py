@@ -143,6 +143,8 @@ def _load_latents(
     count: int,
 ) -> tuple[Float[Tensor, "n C T V h w"], Float[Tensor, "n C T V h w"] | None]:
     """Video and depth latents of the episodes' clips, one after the other; depth is None unless all have it."""
+    if not count:
+        raise ValueError(f"no episodes to load latents of from {folder}: give at least one, or hold out fewer")
     loaded: dict[str, Tensor] = {}
     first = 0
     for episode in episodes:

@@ -153,7 +153,7 @@ def _schema(spec: DatasetSpec) -> pa.Schema:
         kind, shape = kinds[feature["dtype"]], feature["shape"]
         if len(shape) == 2:
             kind = pa.list_(pa.list_(kind))
-        elif key in ("observation.state", "action"):
+        elif shape[0] > 1:
             kind = pa.list_(kind, shape[0])
         fields.append((key, kind))
     return pa.schema(fields)
@@ -164,5 +164,7 @@ def _table(columns: dict[str, np.ndarray], spec: DatasetSpec, episode: int, firs
     frame = np.arange(len(columns["action"]))
     content = columns | {"frame_index": frame, "index": frame + first}
     content |= {"episode_index": np.full_like(frame, episode), "task_index": np.zeros_like(frame)}
+    # a vector of one entry is a plain number to readers
+    content = {key: values[:, 0] if values.shape[1:] == (1,) else values for key, values in content.items()}
     schema = _schema(spec)
     return pa.table([pa.array(content[field.name].tolist(), field.type) for field in schema], schema=schema)
