@@ -19,7 +19,7 @@ from jaxtyping import Float, Int
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from xwam.core.embodiment import Frozen
+from xwam.core.config import Frozen
 from xwam.model.config import FRAMES_PER_LATENT
 from xwam.model.weights import umt5_to_transformers, vae_to_diffusers
 
@@ -210,10 +210,10 @@ class UMT5TextEncoder(nn.Module):
         )
         return self.embed(batch.input_ids, batch.attention_mask)
 
-    def embed(self, ids: Int[Tensor, "B L"], mask: Int[Tensor, "B L"]) -> Float[Tensor, "B L D"]:
-        """Embeddings of token ids; where `mask` is 0 a token is padding."""
+    def embed(self, ids: Int[Tensor, "B L"], attention_mask: Int[Tensor, "B L"]) -> Float[Tensor, "B L D"]:
+        """Embeddings of token ids; where `attention_mask` is 0 a token is padding."""
         device = self.model.device
-        return self.model(input_ids=ids.to(device), attention_mask=mask.to(device)).last_hidden_state
+        return self.model(input_ids=ids.to(device), attention_mask=attention_mask.to(device)).last_hidden_state
 
 
 def _clean(text: str) -> str:
