@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
@@ -33,6 +33,7 @@ def random_intrinsics(rng, height, width):
     return np.array([[fx, 0, rng.uniform(0, width)], [0, fy, rng.uniform(0, height)], [0, 0, 1]])
 
 
+@settings(deadline=None)
 @given(seeds, sizes)
 def test_projecting_what_was_unprojected_gives_the_same_pixels_and_depths(seed, size):
     rng = np.random.default_rng(seed)
@@ -68,6 +69,7 @@ def test_field_of_view_spans_the_image_from_top_to_bottom():
     np.testing.assert_allclose(pixels, [[30, 0], [30, 40], [30, 20], [60, 20]], atol=1e-9)
 
 
+@settings(deadline=None)
 @given(seeds)
 def test_a_crop_keeps_each_point_on_its_content(seed):
     rng = np.random.default_rng(seed)
@@ -79,6 +81,7 @@ def test_a_crop_keeps_each_point_on_its_content(seed):
     np.testing.assert_allclose(cropped, whole[top:, left:], atol=1e-9)
 
 
+@settings(deadline=None)
 @given(seeds, st.floats(0.2, 4), st.floats(0.2, 4))
 def test_a_resize_keeps_each_point_at_its_share_of_the_image(seed, scale_y, scale_x):
     rng = np.random.default_rng(seed)
@@ -96,6 +99,7 @@ def test_crops_and_resizes_leave_their_argument_alone():
     np.testing.assert_array_equal(intrinsics, before)
 
 
+@settings(deadline=None)
 @given(seeds)
 def test_look_at_is_a_right_handed_upright_camera_that_sees_its_target_in_the_centre(seed):
     rng = np.random.default_rng(seed)
@@ -110,12 +114,14 @@ def test_look_at_is_a_right_handed_upright_camera_that_sees_its_target_in_the_ce
     np.testing.assert_allclose(in_camera, [0, 0, np.linalg.norm(target - eye)], atol=1e-9)
 
 
+@settings(deadline=None)
 @given(seeds)
 def test_a_pose_times_its_inverse_is_identity(seed):
     poses = np.stack([random_pose(np.random.default_rng([seed, k])) for k in range(3)])
     np.testing.assert_allclose(poses @ invert(poses), np.broadcast_to(np.eye(4), (3, 4, 4)), atol=1e-12)
 
 
+@settings(deadline=None)
 @given(seeds, st.floats(0.01, 100))
 def test_quaternions_rotate_as_scipy_says_whatever_their_length(seed, length):
     rotations = Rotation.random(4, rng=np.random.default_rng(seed))

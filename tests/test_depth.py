@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from xwam.core.depth import DepthCoding, InverseDepthAlignment, align
@@ -11,6 +11,7 @@ codings = st.tuples(st.floats(0.02, 1), st.floats(1.5, 30)).map(lambda r: DepthC
 shares = st.floats(0, 1)
 
 
+@settings(deadline=None)
 @given(codings, shares)
 def test_depth_in_range_survives_its_code(coding, share):
     depth_m = np.array(coding.near_m + share * (coding.far_m - coding.near_m))
@@ -19,6 +20,7 @@ def test_depth_in_range_survives_its_code(coding, share):
     np.testing.assert_allclose(coding.decode(coding.encode(depth_m)), depth_m, rtol=1e-6 + 3e-7 * span * depth_m)
 
 
+@settings(deadline=None)
 @given(codings, shares, shares)
 def test_nearer_is_brighter(coding, one, other):
     depths = coding.near_m + np.sort([one, other]) * (coding.far_m - coding.near_m)
@@ -45,6 +47,7 @@ def test_a_range_that_is_none_is_refused(near_m, far_m):
         DepthCoding(near_m, far_m)
 
 
+@settings(deadline=None)
 @given(st.integers(0, 2**32 - 1), st.floats(0.1, 3), st.floats(0.3, 3))
 def test_alignment_ignores_one_outlier_in_five(seed, scale, base):
     rng = np.random.default_rng(seed)

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 from scipy.spatial.transform import Rotation
@@ -39,6 +39,7 @@ def fitted(spec, seed=0):
 seeds = st.integers(0, 2**32 - 1)
 
 
+@settings(deadline=None)
 @given(seeds, st.sampled_from(["proprio", "action"]))
 def test_denormalising_undoes_normalising(seed, vector):
     spec = fitted(getattr(robot(), vector), seed)
@@ -46,6 +47,7 @@ def test_denormalising_undoes_normalising(seed, vector):
     np.testing.assert_allclose(spec.denormalise(spec.normalise(x)), x, atol=1e-5)
 
 
+@settings(deadline=None)
 @given(seeds)
 def test_quantiles_of_absolute_parts_become_minus_one_and_one(seed):
     low, high = np.sort(np.random.default_rng(seed).uniform(-2, 2, (2, 4)), axis=0)
@@ -63,6 +65,7 @@ def test_padding_is_zero_and_not_valid():
     assert spec.denormalise(normalised).shape == (3, 8)
 
 
+@settings(deadline=None)
 @given(seeds)
 def test_no_motion_is_zero_on_both_sides(seed):
     spec = fitted(robot().action, seed)
@@ -77,6 +80,7 @@ def test_the_larger_side_of_a_delta_decides_on_its_range():
     assert spec.q01 == (-0.4, -0.3, -0.2)
 
 
+@settings(deadline=None)
 @given(seeds)
 def test_quaternions_stay_as_they_are(seed):
     spec = fitted(robot().proprio, seed)

@@ -1,8 +1,9 @@
 """Demonstrations of scripted experts, as episodes."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
+from itertools import chain
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -115,19 +116,31 @@ def record(root: Path, shards: Sequence[Shard], height: int, width: int, workers
 
 
 def record_shard(root: Path, shard: Shard, height: int, width: int) -> Recorded:
-    """Records the demonstrations of a shard's seeds; those that the expert fails are left out."""
+    """Records the demonstrations of a shard's seeds; those that the expert fails are left out.
+
+    If it fails all of them there is no shard, and the next recording tries again.
+    """
     environment = make_environment(shard.environment, height, width)
-    spec, kept = DatasetSpec.of(environment.embodiment, height, width), 0
     try:
-        with ShardWriter(root, spec, shard.index) as writer:
-            for seed in shard.seeds:
-                episode = demonstrate(environment, seed, EXECUTION_NOISES[seed % len(EXECUTION_NOISES)])
-                if episode is not None:
-                    writer.add(episode)
-                    kept += 1
+        episodes = _solved(environment, shard.seeds)
+        first = next(episodes, None)
+        if first is None:
+            return Recorded(shard, 0)
+        kept = 0
+        with ShardWriter(root, DatasetSpec.of(environment.embodiment, height, width), shard.index) as writer:
+            for episode in chain([first], episodes):
+                writer.add(episode)
+                kept += 1
+        return Recorded(shard, kept)
     finally:
         environment.close()
-    return Recorded(shard, kept)
+
+
+def _solved(environment: Environment, seeds: Iterable[int]) -> Iterator[Episode]:
+    for seed in seeds:
+        episode = demonstrate(environment, seed, EXECUTION_NOISES[seed % len(EXECUTION_NOISES)])
+        if episode is not None:
+            yield episode
 
 
 def _episode(environment: Environment, seed: int, moments: _Moments) -> Episode:
