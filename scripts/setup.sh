@@ -61,6 +61,7 @@ if [ -e .venv/unfinished ] || ! .venv/bin/python -m pip --version >/dev/null 2>&
     "$python" -m venv --clear .venv
 fi
 touch .venv/unfinished
+echo "setup: installing packages into .venv; this takes minutes, and later runs skip it"
 .venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[all,dev]'
 rm .venv/unfinished
 touch .venv/ready
