@@ -68,11 +68,10 @@ def resize_rgb(images: UInt8[np.ndarray, "T H W 3"], size: tuple[int, int]) -> U
     """Bilinear, and over the whole area that a new pixel covers where the image shrinks."""
     if images.shape[1:3] == size:
         return images
-    T, H, W, _ = images.shape
-    rows, columns = _weights(H, size[0]), _weights(W, size[1])
-    narrowed = columns @ images.reshape(T * H, W, 3).astype(np.float32)
-    resized = rows @ narrowed.reshape(T, H, size[1] * 3)
-    return resized.reshape(T, *size, 3).round().clip(0, 255).astype(np.uint8)
+    rows, columns = (_weights(old, new) for old, new in zip(images.shape[1:3], size, strict=True))
+    planes = np.moveaxis(images, -1, 1).astype(np.float32, order="C")
+    resized = np.rint(rows @ planes @ columns.T).astype(np.uint8)  # shares sum to 1: nothing leaves 0 .. 255
+    return np.ascontiguousarray(np.moveaxis(resized, 1, -1))
 
 
 def resize_nearest(images: Float[np.ndarray, "T H W"], size: tuple[int, int]) -> Float[np.ndarray, "T h w"]:
@@ -100,8 +99,9 @@ def recolour(
     matrix = matrix @ (saturation * np.eye(3) + (1 - saturation) * GREY)
     mean = rgb.reshape(-1, 3).mean(axis=0) @ GREY
     offset = brightness * (1 - contrast) * mean  # grey, which hue and saturation leave alone
-    changed = rgb.astype(np.float32) @ (brightness * contrast * matrix).T.astype(np.float32) + np.float32(offset)
-    return changed.round().clip(0, 255).astype(np.uint8)
+    changed = rgb.reshape(-1, 3).astype(np.float32) @ (brightness * contrast * matrix).T.astype(np.float32)
+    changed += np.float32(offset)
+    return np.rint(changed, out=changed).clip(0, 255).astype(np.uint8).reshape(rgb.shape)
 
 
 def _hue(angle_rad: float) -> Float[np.ndarray, "3 3"]:
