@@ -160,6 +160,7 @@ def test_light_rooms_import_without_torch():
 
 
 def test_an_import_of_torch_is_seen(tmp_path):
+    write(tmp_path / "xwam/__init__.py", "")
     write(tmp_path / "xwam/scene/cloud.py", "import torch")
     assert "import torch" in imported_without_torch(["xwam.scene.cloud"], tmp_path)
 
