@@ -16,6 +16,8 @@ from jaxtyping import Float, UInt8
 from xwam.data.layout import StoredDepth
 
 KEY_FRAME_EVERY = 10
+# With PyAV's default, a thread a core, the conversion of a small frame takes 30 times as long.
+CONVERSION_THREADS = 1
 RGB_OPTIONS = {"preset": "veryfast", "crf": "18", "g": str(KEY_FRAME_EVERY), "bf": "0", "forced-idr": "1"}
 X265 = f"lossless=1:bframes=0:keyint={KEY_FRAME_EVERY}:pools=none:frame-threads=1:log-level=none"
 DEPTH_OPTIONS = {"preset": "veryfast", "forced-idr": "1", "x265-params": X265}
@@ -26,7 +28,7 @@ class VideoWriter:
 
     def __init__(self, path: Path, height: int, width: int, fps: int, depth: StoredDepth | None = None):
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._depth, self._frames = depth, 0
+        self._depth, self._frames, self._reformatter = depth, 0, VideoReformatter()
         self._container = av.open(str(path), "w", format="mp4", options={"movflags": "faststart"})
         codec, options = ("libx265", DEPTH_OPTIONS) if depth else ("libx264", RGB_OPTIONS)
         self._stream = self._container.add_stream(codec, rate=fps, options=options)
@@ -37,7 +39,7 @@ class VideoWriter:
     def add(self, frames: UInt8[np.ndarray, "T H W 3"] | Float[np.ndarray, "T H W"]) -> None:
         """Appends an episode, which begins with a key frame so that reading it needs nothing before it."""
         for k, image in enumerate(frames):
-            frame = self._gray(image) if self._depth else av.VideoFrame.from_ndarray(image, format="rgb24")
+            frame = self._gray(image) if self._depth else self._yuv(image)
             frame.pts, self._frames = self._frames, self._frames + 1
             if k == 0:
                 frame.pict_type = PictureType.I
@@ -53,6 +55,10 @@ class VideoWriter:
             self._container.close()
         except (FFmpegError, OSError):
             pass  # the disk is full or the encoder failed: that error is already on its way
+
+    def _yuv(self, rgb: UInt8[np.ndarray, "H W 3"]) -> av.VideoFrame:
+        frame = av.VideoFrame.from_ndarray(rgb, format="rgb24")
+        return self._reformatter.reformat(frame, format="yuv420p", threads=CONVERSION_THREADS)
 
     def _gray(self, depth_m: Float[np.ndarray, "H W"]) -> av.VideoFrame:
         height, width = depth_m.shape
@@ -133,8 +139,7 @@ class VideoReader:
 
     def _array(self, frame: av.VideoFrame) -> np.ndarray:
         if self._depth is None:
-            # With its default, a thread a core, the conversion of a small frame takes 30 times as long.
-            return self._reformatter.reformat(frame, format="rgb24", threads=1).to_ndarray()
+            return self._reformatter.reformat(frame, format="rgb24", threads=CONVERSION_THREADS).to_ndarray()
         if "12le" not in frame.format.name:
             raise self._damaged(f"its pixels are {frame.format.name}, depth needs 12 bits such as gray12le")
         return np.frombuffer(frame.planes[0], np.uint16).reshape(frame.height, -1)[:, : frame.width].copy()
