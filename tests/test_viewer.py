@@ -5,10 +5,12 @@ import re
 
 import numpy as np
 import pytest
-import viser
 
 import raycast
-from xwam.scene import viewer
+
+viser = pytest.importorskip("viser")
+
+from xwam.scene import viewer  # noqa: E402
 
 SVG_NAMESPACE = "http://www.w3.org/2000/svg"
 

@@ -141,8 +141,8 @@ class Stage:
         middle = self.bounds_m.mean(axis=0) + self.offset(self.clips - 1) / 2
         size = self.bounds_m[1] - self.bounds_m[0]
         across, depth = self.width_m * (PITCH * (self.clips - 1) + 1), float(np.abs(self.forward) @ size)
-        # Pages are wider than high, 3 to 2 or more.
-        extent = max(across / 1.5, size[2] + 0.6 * depth)
+        # Pages are wider than high, 5 to 3 or more.
+        extent = max(across / 1.67, size[2] + 0.6 * depth)
         distance = 0.5 * extent / np.tan(FIELD_OF_VIEW_RAD / 2) + 0.25 * depth
         towards = self.forward * np.cos(ELEVATION_RAD) - np.array([0.0, 0.0, np.sin(ELEVATION_RAD)])
         server.initial_camera.position = middle - towards * distance

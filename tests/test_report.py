@@ -1,0 +1,146 @@
+"""The report is one page that asks no other host, shows what it is given, and trusts no text."""
+
+import dataclasses
+import io
+import re
+
+import av
+import numpy as np
+import pytest
+
+import raycast
+
+pytest.importorskip("viser")
+
+from xwam.scene import metrics, report
+
+HOSTILE = "<script>alert(1)</script> & \"quotes\" 'too'"
+
+
+def dream(**changes) -> report.ReportDream:
+    clip = raycast.clip(size=24, frames=3)
+    steps = np.linspace(0, 1, 8)[:, None] * np.array([[0.02, -0.01]])
+    given = report.ReportDream(
+        task="reach",
+        instruction="reach the goal",
+        true=clip,
+        predicted=metrics.repeat_last_frame(clip),
+        predicted_actions=steps,
+        executed_actions=steps + 0.001,
+        action_names=("x", "gripper"),
+        action_units=("m", "-1..1"),
+        action_period_s=0.05,
+    )
+    return dataclasses.replace(given, **changes)
+
+
+def numbers() -> tuple[dict, dict]:
+    clip = raycast.clip(size=24, frames=3)
+    better = dataclasses.replace(clip, rgb=np.clip(clip.rgb, 5, 250))
+    of_dummy = metrics.summarise([metrics.evaluate(metrics.repeat_last_frame(clip), clip)])
+    return metrics.summarise([metrics.evaluate(better, clip)]), of_dummy
+
+
+def write(folder, **parts) -> str:
+    content = {"title": "A report", "explanation": "What it shows.", **parts}
+    return report.write_report(folder / "out" / "index.html", report.Report(**content)).read_text()
+
+
+def test_a_full_page_is_self_contained(tmp_path):
+    video = tmp_path / "episode.mp4"
+    video.write_bytes(b"not really a video")
+    ours, dummy = numbers()
+    page = write(
+        tmp_path,
+        success=[report.SuccessRow("reach", 9, 10), report.SuccessRow("push", 5, 10)],
+        episodes=[report.ReportEpisode("reach", True, video)],
+        dreams=[dream()],
+        metrics=ours,
+        dummy=dummy,
+    )
+    assert "http://" not in page and "https://" not in page
+    sources = re.findall(r'(?:src|href|data-sheet)="([^"]*)"', page)
+    assert sources and all(source.startswith("data:") or source == "scene-1.html" for source in sources)
+    assert (tmp_path / "out" / "scene-1.html").exists()
+    assert page.count("<canvas") == 3 * 4
+    for text in ("14 / 20", "All tasks", "Closed-loop success", "70%", "Chamfer distance", "left", "wrist"):
+        assert text in page
+
+
+def test_all_text_is_escaped(tmp_path):
+    clip = raycast.clip(size=16, frames=2)
+    named = dataclasses.replace(clip, cameras=tuple(f"{HOSTILE} {view}".replace("/", "|") for view in range(3)))
+    hostile = dream(
+        task=HOSTILE,
+        instruction=HOSTILE,
+        true=named,
+        predicted=named,
+        action_names=(HOSTILE, "y"),
+        action_units=(HOSTILE, "m"),
+    )
+    video = tmp_path / "episode.mp4"
+    video.write_bytes(b"")
+    page = write(
+        tmp_path,
+        title=HOSTILE,
+        explanation=HOSTILE,
+        success=[report.SuccessRow(HOSTILE, 1, 2)],
+        episodes=[report.ReportEpisode(HOSTILE, False, video)],
+        dreams=[hostile],
+    )
+    assert "<script>alert" not in page and '"quotes"' not in page and "'too'" not in page
+    assert page.count("&lt;script&gt;alert(1)") >= 9
+
+
+def test_what_is_missing_is_left_out(tmp_path):
+    page = write(tmp_path)
+    assert "<section>" not in page and "$" not in page
+    assert "<section>" in write(tmp_path, success=[report.SuccessRow("reach", 1, 1)])
+
+
+def test_wilson_interval_of_known_values():
+    # Newcombe 1998, table I: 81 of 263 and 0 of 20.
+    assert report.SuccessRow("a", 81, 263).interval == pytest.approx((0.2553, 0.3662), abs=1e-4)
+    assert report.SuccessRow("a", 0, 20).interval == pytest.approx((0.0, 0.1611), abs=1e-4)
+    assert report.SuccessRow("a", 5, 5).interval[1] == 1
+
+
+def test_arrows_point_to_the_better_one():
+    chamfer, psnr = report.MEASURES[-1], report.MEASURES[0]
+    low, high = metrics.Estimate(1.0, 0.9, 1.1, 5), metrics.Estimate(2.0, 1.9, 2.1, 5)
+    wide = metrics.Estimate(1.0, 0.5, 2.5, 5)
+    assert "better" in report._mark(chamfer, low, high) and "worse" in report._mark(chamfer, high, low)
+    assert "better" in report._mark(psnr, high, low) and "worse" in report._mark(psnr, low, high)
+    assert "unsure" in report._mark(psnr, wide, high) and "unsure" not in report._mark(psnr, low, high)
+    assert report._mark(psnr, low, low) == ""
+
+
+def test_jpeg_keeps_colours():
+    image = raycast.clip(size=64, frames=1).rgb[0, 0]
+    with av.open(io.BytesIO(report.jpeg(image)), format="jpeg_pipe") as container:
+        decoded = next(container.decode(video=0)).to_ndarray(format="rgb24")
+    assert decoded.shape == image.shape
+    assert np.abs(decoded.astype(int) - image).mean() < 3
+
+
+def test_viridis_runs_from_dark_violet_to_yellow():
+    ends = report.viridis(np.array([0.0, 0.5, 1.0])).astype(int)
+    known = np.array([(68, 1, 84), (33, 145, 140), (253, 231, 37)])  # matplotlib's own table
+    assert np.abs(ends - known).max() <= 5
+
+
+def test_near_is_bright_and_unknown_is_grey():
+    colours = report.depth_colours(np.array([[[0.0, 1.0, 2.0]]], dtype=np.float32), 1.0, 2.0)
+    assert (colours[0, 0, 0] == 128).all()
+    assert colours[0, 0, 1].sum() > colours[0, 0, 2].sum()
+
+
+def test_wrong_input_is_named():
+    with pytest.raises(ValueError, match="5 successes in 4 episodes"):
+        report.SuccessRow("reach", 5, 4)
+    with pytest.raises(ValueError, match="predicted_actions has shape"):
+        dream(action_names=("x", "y", "gripper"), action_units=("m", "m", "-1..1"))
+    with pytest.raises(ValueError, match="1 units for 2 actions"):
+        dream(action_units=("m",))
+    with pytest.raises(ValueError, match="those of the dummy 0"):
+        report.Report("t", "e", metrics=numbers()[0])
