@@ -136,16 +136,13 @@ class Block(nn.Module):
         beside: KeysValues | None = None,
     ) -> tuple[Float[Tensor, "B N D"], KeysValues]:
         """Tokens after the block, and their keys and values. Queries see these, and those of `beside`."""
-        table = level_vectors + self.modulation.float()
-        shift, scale, gate, ffn_shift, ffn_scale, ffn_gate = (
-            vectors.index_select(1, level) for vectors in table.unbind(2)
-        )
-        y = modulated(x, shift, scale, self.eps)
+        shift, scale, gate, ffn_shift, ffn_scale, ffn_gate = (level_vectors + self.modulation.float()).unbind(2)
+        y = modulated(x, shift, scale, level, self.eps)
         own = self.self_attention.keys_values(y, rotation)
         seen = own if beside is None else own.and_also(beside)
-        x = torch.addcmul(x, gate, self.self_attention.read(self.self_attention.queries(y, rotation), seen).float())
+        x = gated(x, gate, level, self.self_attention.read(self.self_attention.queries(y, rotation), seen))
         x = x + self.cross_attention.read(self.cross_attention.queries(self.cross_norm(x)), text)
-        x = torch.addcmul(x, ffn_gate, self.ffn(modulated(x, ffn_shift, ffn_scale, self.eps)).float())
+        x = gated(x, ffn_gate, level, self.ffn(modulated(x, ffn_shift, ffn_scale, level, self.eps)))
         return x, own
 
 
@@ -161,13 +158,29 @@ class Head(nn.Module):
     def forward(
         self, x: Float[Tensor, "B N D"], level_vector: Float[Tensor, "B K D"], level: Int[Tensor, " N"]
     ) -> Float[Tensor, "B N out"]:
-        table = level_vector.unsqueeze(2) + self.modulation.float()
-        shift, scale = (vectors.index_select(1, level) for vectors in table.unbind(2))
-        return self.linear(modulated(x, shift, scale, self.eps))
+        shift, scale = (level_vector.unsqueeze(2) + self.modulation.float()).unbind(2)
+        return self.linear(modulated(x, shift, scale, level, self.eps))
 
 
 def modulated(
-    x: Float[Tensor, "B N D"], shift: Float[Tensor, "B N D"], scale: Float[Tensor, "B N D"], eps: float
+    x: Float[Tensor, "B N D"],
+    shift: Float[Tensor, "B K D"],
+    scale: Float[Tensor, "B K D"],
+    level: Int[Tensor, " N"],
+    eps: float,
 ) -> Float[Tensor, "B N D"]:
-    """Layer norm, its affine part given token by token (adaLN, arXiv 2212.09748)."""
-    return torch.addcmul(shift, F.layer_norm(x, x.shape[-1:], eps=eps), 1 + scale)
+    """Layer norm, its affine part given by each token's level (adaLN, arXiv 2212.09748); for a linear layer to read."""
+    scaled = F.layer_norm(x, x.shape[-1:], eps=eps) * (1 + scale).index_select(1, level)
+    return for_linear(scaled + shift.index_select(1, level))
+
+
+def gated(
+    x: Float[Tensor, "B N D"], gate: Float[Tensor, "B K D"], level: Int[Tensor, " N"], update: Float[Tensor, "B N D"]
+) -> Float[Tensor, "B N D"]:
+    return torch.addcmul(x, gate.index_select(1, level), update.float())
+
+
+def for_linear(x: Float[Tensor, "*n"]) -> Float[Tensor, "*n"]:
+    """In autocast's type at once, where each linear layer that reads it would cast it again."""
+    kind = x.device.type
+    return x.to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else x

@@ -2,15 +2,15 @@
 
 from typing import Self
 
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import model_validator
+
+from xwam.core.config import Frozen
 
 FRAMES_PER_LATENT = 4  # video frames that one latent frame after the first stands for
 
 
-class TransformerConfig(BaseModel):
+class TransformerConfig(Frozen):
     """Sizes of a `WorldActionTransformer`; the trunk's are Wan2.2's, and every stream's are its data's."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     width: int
     ffn_width: int
