@@ -117,7 +117,7 @@ def imagine(
     task: str = "metaworld/drawer-open-v3",
     instruction: str | None = None,
     seed: int = 1_000_000,
-    warm_up: int = 20,
+    share: float = 0.3,
     out: Path = Path("out/imagine"),
 ) -> None:
     """Imagine the future from a moment of a simulated episode, and write it as a page to look at in 3D.
@@ -127,12 +127,12 @@ def imagine(
         task: Environment, as world/task.
         instruction: What the robot is asked to do, the task's own wording if not given.
         seed: Seed of the episode and of the dream.
-        warm_up: Expert steps before the moment that the model sees.
-        out: Folder for index.html, scene.html and the dream's arrays.
+        share: How far into the expert's episode the moment lies that the model sees, 0 to 1.
+        out: Folder for index.html and the dream's arrays.
     """
-    from xwam.demo import imagine_moment
+    from xwam.demo import imagine_task
 
-    imagine_moment(checkpoint, task, instruction, seed, warm_up, out)
+    imagine_task(checkpoint, task, instruction, seed, share, out)
 
 
 @app.command
@@ -158,9 +158,9 @@ def convert(source: Positional[Path], out: Positional[Path]) -> None:
         source: Folder of a released checkpoint, its mp_rank_00_model_states.pt, or a folder that convert wrote.
         out: Folder to write.
     """
-    from xwam.model.weights import convert_checkpoint
+    from xwam.model.weights import convert_released
 
-    convert_checkpoint(source, out)
+    convert_released(source, out)
 
 
 @app.command

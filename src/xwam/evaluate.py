@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from xwam.core.embodiment import Embodiment
 from xwam.core.types import Observation, RGBDClip
 from xwam.data.episodes import Episode
 from xwam.data.layout import write_json
@@ -63,13 +64,12 @@ class Job:
 
 
 def evaluate_success(
-    checkpoint: Path, tasks: Sequence[str], episodes: int, execute: int, workers: int
+    checkpoint: Path, tasks: Sequence[str], seeds: Sequence[int], execute: int, workers: int, filmed: int = 1
 ) -> list[Rollout]:
-    """`episodes` unseen seeds of each task; the first of each is filmed. Seeds do not depend on the workers."""
-    seeds = range(FIRST_EVALUATION_SEED, FIRST_EVALUATION_SEED + episodes)
+    """An episode of each task for each seed; the first `filmed` of each task keep their pictures."""
     jobs = [
-        Job(checkpoint, task, seed, execute, FILM_EVERY if seed == FIRST_EVALUATION_SEED else None)
-        for seed in seeds
+        Job(checkpoint, task, seed, execute, FILM_EVERY if place < filmed else None)
+        for place, seed in enumerate(seeds)
         for task in tasks
     ]
     done: list[Rollout] = []
@@ -134,6 +134,7 @@ class Moment:
     """An observation out of an expert's episode, and what happened next."""
 
     task: str
+    embodiment: Embodiment
     seed: int
     now: Observation
     future: RGBDClip
@@ -150,42 +151,54 @@ class Imagined:
     dummy: Metrics
 
 
-def moments_of(environment: Environment, seed: int, frames: int, shares: Sequence[float]) -> list[Moment]:
+def moment_of(
+    environment: Environment, seed: int, frames: int, share: float, instruction: str | None = None
+) -> Moment:
+    """One moment of an unseen, undisturbed episode of the expert, this share of the way through it."""
+    moments = moments_of(environment, seed, frames, [share], instruction)
+    if not moments:
+        raise ValueError(f"the expert of {environment.name} fails with seed {seed}: choose another seed")
+    return moments[0]
+
+
+def moments_of(
+    environment: Environment, seed: int, frames: int, shares: Sequence[float], instruction: str | None = None
+) -> list[Moment]:
     """Moments at these shares of an unseen, undisturbed episode of the expert; none if the expert fails."""
     episode = demonstrate(environment, seed, noise=0.0)
     if episode is None:
         return []
     step = environment.embodiment.actions_per_frame
-    span = step * (frames - 1)
-    starts = [int(share * (episode.length - 1 - span)) for share in shares]
-    return [_moment(environment, episode, start + step * np.arange(frames)) for start in starts]
+    last = episode.length - 1 - step * (frames - 1)
+    told = instruction or environment.instructions[0]
+    return [_moment(environment, episode, int(share * last) + step * np.arange(frames), told) for share in shares]
 
 
-def _moment(environment: Environment, episode: Episode, rows: np.ndarray) -> Moment:
-    names = environment.embodiment.camera_names
+def _moment(environment: Environment, episode: Episode, rows: np.ndarray, instruction: str) -> Moment:
+    robot = environment.embodiment
+    names = robot.camera_names
     fields = ("rgb", "depth_m", "intrinsics", "T_base_cam")
     views = {field: np.stack([getattr(episode, field)[name][rows] for name in names]) for field in fields}
-    future = RGBDClip(names, **views, period_s=environment.embodiment.frame_period_s)
+    future = RGBDClip(names, **views, period_s=robot.frame_period_s)
     now = Observation(
         images={name: future.rgb[v, 0] for v, name in enumerate(names)},
         proprio=episode.proprio[rows[0]],
-        instruction=episode.instructions[0],
+        instruction=instruction,
         intrinsics={name: future.intrinsics[v, 0] for v, name in enumerate(names)},
         T_base_cam={name: future.T_base_cam[v, 0] for v, name in enumerate(names)},
     )
-    return Moment(environment.name, episode.seed, now, future, episode.actions[rows[0] : rows[-1]])
+    return Moment(environment.name, robot, episode.seed, now, future, episode.actions[rows[0] : rows[-1]])
 
 
-def imagine_moment(model: WorldActionModel, moment: Moment, **settings) -> Imagined:
+def imagine(model: WorldActionModel, moment: Moment, **settings) -> Imagined:
     """Imagines a moment's future and scores it and the dummy against what happened."""
     dream = model.imagine(moment.now, moment.seed, **settings)
     dummy = repeat_last_frame(moment.future)
     return Imagined(moment, dream, score(dream.scene, moment.future), score(dummy, moment.future))
 
 
-def evaluate_dreams(checkpoint: Path, tasks: Sequence[str], episodes: int, workers: int) -> list[Imagined]:
-    """Imagines three moments in each of `episodes` unseen expert episodes of every task."""
-    seeds = range(FIRST_DREAM_SEED, FIRST_DREAM_SEED + episodes)
+def evaluate_dreams(checkpoint: Path, tasks: Sequence[str], seeds: Sequence[int], workers: int) -> list[Imagined]:
+    """Imagines three moments in an undisturbed expert episode of every task for each seed."""
     jobs = [Job(checkpoint, task, seed, execute=1, film_every=None) for seed in seeds for task in tasks]
     imagined = []
     with progress_bar() as progress:
@@ -198,7 +211,7 @@ def evaluate_dreams(checkpoint: Path, tasks: Sequence[str], episodes: int, worke
 
 def _imagine(job: Job) -> list[Imagined]:
     model, environment = _model(job.checkpoint), _environment(job.task, job.checkpoint)
-    return [imagine_moment(model, m) for m in moments_of(environment, job.seed, model.config.frames, MOMENT_SHARES)]
+    return [imagine(model, m) for m in moments_of(environment, job.seed, model.config.frames, MOMENT_SHARES)]
 
 
 # ---- the verb --------------------------------------------------------------------------------------------------
@@ -211,7 +224,8 @@ def evaluate(
     out.mkdir(parents=True, exist_ok=True)
     console, results = Console(), {"checkpoint": WorldActionModel.provenance(checkpoint), "execute": execute}
     if episodes:
-        rollouts = evaluate_success(checkpoint, tasks, episodes, execute, workers)
+        seeds = range(FIRST_EVALUATION_SEED, FIRST_EVALUATION_SEED + episodes)
+        rollouts = evaluate_success(checkpoint, tasks, seeds, execute, workers)
         table = success_of(rollouts, tasks)
         console.print(success_table(table))
         results["success"] = [{**asdict(row), "interval": row.interval} for row in table]
@@ -220,7 +234,7 @@ def evaluate(
             if done.frames:
                 write_film(out / f"{done.environment.replace('/', '_')}_{done.seed}.mp4", done.frames)
     if dreams:
-        imagined = evaluate_dreams(checkpoint, tasks, dreams, workers)
+        imagined = evaluate_dreams(checkpoint, tasks, range(FIRST_DREAM_SEED, FIRST_DREAM_SEED + dreams), workers)
         model, dummy = summarise([i.scores for i in imagined]), summarise([i.dummy for i in imagined])
         console.print(dream_table(model, dummy))
         results["dreams"] = {name: {"model": asdict(model[name]), "dummy": asdict(dummy[name])} for name in model}

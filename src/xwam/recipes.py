@@ -36,7 +36,7 @@ def nano(dataset: Path, autoencoder: Path) -> ModelRun:
         autoencoder=str(autoencoder),
         model=ModelConfig(
             transformer=transformer, autoencoder=codec, text=text, embodiment=robot,
-            noise=NoiseConfig(clean_action_probability=0.25, shift=3.0),
+            noise=NoiseConfig(clean_action_probability=0.15, shift=3.0),
         ),  # fmt: skip
         train=TrainConfig(steps=5000, learning_rate=1e-3, warmup_steps=100, validate_every=500, save_every=250),
     )

@@ -161,16 +161,18 @@ class ResidualBlock(nn.Module):
         return x + self.conv_out(F.silu(self.conv_in(F.silu(self.norm(x)))))
 
 
-def detail_weight(video: Float[Tensor, "B 3 F H W"], window: int = 17, gain: float = 8.0) -> Float[Tensor, "B 1 F H W"]:
-    """Weight of each pixel: 1 plus `gain` times its contrast to the mean colour around it.
+def detail_weight(video: Float[Tensor, "B 3 F H W"], block: int = 16) -> Float[Tensor, "B 1 F H W"]:
+    """Weight of each pixel: 1 + 8 c + 40 c^2, c its contrast to the mean colour of about `block` pixels around it.
 
     A goal marker of a few pixels differs from its surroundings as a whole, a large object at its border only;
     the mean error alone would let the marker vanish.
     """
-    frames = rearrange(video, "b c f h w -> (b f) c h w")
-    around = F.avg_pool2d(frames, window, stride=1, padding=window // 2, count_include_pad=False)
+    frames = rearrange(video, "b c f h w -> (b f) c h w").contiguous()
+    # Means of blocks, interpolated: a mean around every pixel would cost more than the network.
+    around = F.interpolate(F.avg_pool2d(frames, block), size=frames.shape[-2:], mode="bilinear")
     contrast = (frames - around).abs().amax(1, keepdim=True)
-    return 1 + gain * rearrange(contrast, "(b f) c h w -> b c f h w", b=video.shape[0])
+    contrast = rearrange(contrast, "(b f) c h w -> b c f h w", b=video.shape[0])
+    return 1 + 8 * contrast + 40 * contrast.square()
 
 
 def _column(values: Float[Tensor, " C"]) -> Float[Tensor, "C 1 1 1"]:

@@ -15,7 +15,7 @@ from xwam.data.batches import ClipBatches
 from xwam.data.clips import split
 from xwam.data.episodes import EpisodeStore
 from xwam.data.latents import LatentClips, LatentSettings, encode_episodes
-from xwam.data.snippets import SnippetBatches
+from xwam.data.snippets import SnippetBatches, films_of
 from xwam.data.statistics import fit_embodiment
 from xwam.data.transforms import ClipTransform
 from xwam.model.autoencoders import SmallAutoencoder, SmallAutoencoderConfig
@@ -44,16 +44,16 @@ class AutoencoderRun(Frozen):
     frames: int = 9
     stride: int = 2
     batch_size: int = 6
+    episodes_per_environment: int = 24
 
 
 def train_autoencoder(run: AutoencoderRun, folder: Path) -> Path | None:
     """Trains, or resumes, and exports the averaged weights; None if it was stopped before the end."""
     store = EpisodeStore(run.data.dataset)
     training, held_out = split(store, run.data.held_out, run.data.seed)
-    batches = SnippetBatches(
-        Path(run.data.dataset), run.embodiment, training, held_out,
-        frames=run.frames, stride=run.stride, batch_size=run.batch_size, seed=run.train.seed,
-    )  # fmt: skip
+    chosen = thinned(store, training, run.episodes_per_environment)
+    films = [films_of(store, run.embodiment, episodes) for episodes in (chosen, held_out)]
+    batches = SnippetBatches(*films, run.frames, run.stride, run.batch_size, run.train.seed)
     torch.manual_seed(run.train.seed)
     model = SmallAutoencoder(run.autoencoder).to(memory_format=torch.channels_last)
     trainer = Trainer(model, batches, run.train, folder, run)
@@ -63,6 +63,14 @@ def train_autoencoder(run: AutoencoderRun, folder: Path) -> Path | None:
         samples = torch.cat([batches.train(step) for step in range(STATISTICS_BATCHES)])
         model.fit_latent_statistics(samples.to(trainer.device).float() / 127.5 - 1)
         return _export(model, folder)
+
+
+def thinned(store: EpisodeStore, episodes: Sequence[int], per_environment: int) -> list[int]:
+    """The first `per_environment` of the episodes of each environment: as many as fit into memory as films."""
+    kept: dict[str, list[int]] = {}
+    for episode in episodes:
+        kept.setdefault(store.info(episode).environment, []).append(episode)
+    return [episode for group in kept.values() for episode in group[:per_environment]]
 
 
 def load_autoencoder(folder: Path, config: SmallAutoencoderConfig) -> SmallAutoencoder:

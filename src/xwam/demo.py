@@ -1,0 +1,119 @@
+"""What people look at first: episodes in closed loop, imagined futures, and the page that shows both."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+
+from xwam.core.embodiment import Embodiment
+from xwam.evaluate import (
+    FIRST_DREAM_SEED,
+    Imagined,
+    Moment,
+    dream_table,
+    evaluate_dreams,
+    evaluate_success,
+    imagine,
+    moment_of,
+    progress_bar,
+    success_of,
+    success_table,
+    write_film,
+)
+from xwam.scene.metrics import Estimate, summarise
+from xwam.scene.report import Report, ReportDream, ReportEpisode, SuccessRow, write_report
+from xwam.sim.env import make_environment
+from xwam.sim.rollout import Rollout
+from xwam.wam import WorldActionModel
+
+DEMO_TASKS = ("metaworld/reach-v3", "metaworld/drawer-open-v3", "metaworld/button-press-topdown-v3")
+EXECUTE = 8
+# The base frame's box that the 4D scene shows: the table and what is above it, in metres.
+BOUNDS_M = np.array([[-0.5, 0.3, -0.05], [0.5, 1.1, 0.6]])
+EXPLANATION = (
+    "A world action model looks at three cameras, its own state and an instruction, and denoises its next actions "
+    "together with the next frames of every camera, in colour and depth. Everything here was computed on this machine, "
+    "in episodes that training never saw: first the robot acting in closed loop, then futures that the model imagined, "
+    "beside what happened when the expert went on."
+)
+
+
+def run_demo(checkpoint: Path, episodes: int, out: Path, seed: int) -> None:
+    """Acts, imagines, measures, and writes `out`/index.html."""
+    console = Console()
+    out.mkdir(parents=True, exist_ok=True)
+    seeds = range(seed, seed + episodes)
+    rollouts = evaluate_success(checkpoint, DEMO_TASKS, seeds, EXECUTE, workers=2, filmed=episodes)
+    success = success_of(rollouts, DEMO_TASKS)
+    console.print(success_table(success))
+    imagined = evaluate_dreams(checkpoint, DEMO_TASKS, [FIRST_DREAM_SEED + seed], workers=2)
+    model, dummy = summarise([i.scores for i in imagined]), summarise([i.dummy for i in imagined])
+    console.print(dream_table(model, dummy))
+    rows = [SuccessRow(row.task, row.successes, row.episodes) for row in success]
+    films = [_film(out, done) for done in rollouts]
+    page = _write(out, imagined[1::3], rows, films, model, dummy)
+    console.print(f"Open {page} in a browser.")
+
+
+def imagine_task(
+    checkpoint: Path, task: str, instruction: str | None, seed: int, share: float, out: Path
+) -> None:
+    """Imagines the future of one moment of an expert's episode, and writes a page and the dream's arrays."""
+    model = WorldActionModel.load(checkpoint)
+    environment = make_environment(task, *model.config.image_size)
+    environment.embodiment.check_same_robot(model.embodiment)
+    moment = moment_of(environment, seed, model.config.frames, share, instruction)
+    with progress_bar() as progress:
+        bar = progress.add_task("Denoising", total=model.config.noise.video_steps)
+        imagined = imagine(model, moment, on_step=lambda step, streams: progress.advance(bar))
+    environment.close()
+    out.mkdir(parents=True, exist_ok=True)
+    scene, chunk = imagined.dream.scene, imagined.dream.chunk
+    arrays = {"rgb": scene.rgb, "depth_m": scene.depth_m, "intrinsics": scene.intrinsics, "T_base_cam": scene.T_base_cam}
+    np.savez_compressed(out / "dream.npz", **arrays, actions=chunk.actions, proprio=imagined.dream.proprio)
+    page = _write(out, [imagined], [], [], summarise([imagined.scores]), summarise([imagined.dummy]))
+    print(f"Open {page} in a browser; the arrays are in {out / 'dream.npz'}.")
+
+
+def _film(out: Path, done: Rollout) -> ReportEpisode:
+    path = out / f"{done.environment.replace('/', '_')}_{done.seed}.mp4"
+    write_film(path, done.frames)
+    return ReportEpisode(done.environment, done.success, path)
+
+
+def _write(
+    out: Path,
+    imagined: Sequence[Imagined],
+    success: list[SuccessRow],
+    films: list[ReportEpisode],
+    model: dict[str, Estimate],
+    dummy: dict[str, Estimate],
+) -> Path:
+    dreams = [_shown(one) for one in imagined]
+    title = "xwam: a robot acts, and what it imagines"
+    return write_report(out / "index.html", Report(title, EXPLANATION, success, films, dreams, model, dummy))
+
+
+def _shown(imagined: Imagined) -> ReportDream:
+    moment: Moment = imagined.moment
+    names, units = _entries(moment.embodiment)
+    return ReportDream(
+        task=moment.task,
+        instruction=moment.now.instruction,
+        true=moment.future,
+        predicted=imagined.dream.scene,
+        predicted_actions=imagined.dream.chunk.actions,
+        executed_actions=moment.actions,
+        action_names=names,
+        action_units=units,
+        action_period_s=imagined.dream.chunk.period_s,
+        bounds_m=BOUNDS_M,
+    )
+
+
+def _entries(embodiment: Embodiment) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Name and unit of every entry of an action."""
+    parts = embodiment.action.parts
+    axes = [f"{part.name} {'xyz'[k]}" if part.size == 3 else part.name for part in parts for k in range(part.size)]
+    return tuple(axes), tuple(part.unit for part in parts for _ in range(part.size))
