@@ -30,6 +30,7 @@ from xwam.wam import Dream, WorldActionModel
 
 # Dreams start from other episodes than closed-loop evaluation plays.
 FIRST_DREAM_SEED = 2 * FIRST_EVALUATION_SEED
+HIGHER_IS_BETTER = ("psnr_db", "ssim", "delta1")
 MOMENT_SHARES = (0.1, 0.5, 0.9)
 # A frame each 4 steps of 12.5 ms is 20 a second.
 FILM_EVERY, FILM_FPS = 4, 20
@@ -179,6 +180,9 @@ def _moment(environment: Environment, episode: Episode, rows: np.ndarray, instru
     names = robot.camera_names
     fields = ("rgb", "depth_m", "intrinsics", "T_base_cam")
     views = {field: np.stack([getattr(episode, field)[name][rows] for name in names]) for field in fields}
+    # What lies beyond a camera's range is unknown to the model, and so to its judge.
+    far_m = np.array([camera.far_m for camera in robot.cameras])[:, None, None, None]
+    views["depth_m"] = np.where(views["depth_m"] <= far_m, views["depth_m"], np.float32(0))
     future = RGBDClip(names, **views, period_s=robot.frame_period_s)
     now = Observation(
         images={name: future.rgb[v, 0] for v, name in enumerate(names)},
@@ -262,10 +266,10 @@ def success_table(rows: Sequence[Success]) -> Table:
 
 def dream_table(model: dict[str, Estimate], dummy: dict[str, Estimate]) -> Table:
     """Each measure of the imagined futures beside that of repeating the last frame."""
-    table = Table("region / views / measure", "model", "95% interval", "repeat last frame", "better?", title="Dreams")
+    table = Table("pixels", "views", "measure", "model (95% interval)", "repeat last frame", "better", title="Dreams")
     for name, estimate in model.items():
-        higher_is_better = name.rsplit("/", 1)[1] in ("psnr_db", "ssim", "delta1")
-        better = (estimate.mean > dummy[name].mean) == higher_is_better
-        interval = f"{estimate.low:.4g} .. {estimate.high:.4g}"
-        table.add_row(name, f"{estimate.mean:.4g}", interval, f"{dummy[name].mean:.4g}", "yes" if better else "no")
+        region, views, measure = name.split("/")
+        better = (estimate.mean > dummy[name].mean) == (measure in HIGHER_IS_BETTER)
+        interval = f"{estimate.mean:.3f} ({estimate.low:.3f} .. {estimate.high:.3f})"
+        table.add_row(region, views, measure, interval, f"{dummy[name].mean:.3f}", "yes" if better else "no")
     return table

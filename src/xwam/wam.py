@@ -8,7 +8,7 @@
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, Self
 
@@ -126,7 +126,7 @@ class WorldActionModel(nn.Module):
         """The next actions for each observation; a request's result depends on its own seed, not on its batch."""
         noise = self.config.noise
         schedule = policy_schedule(noise.video_steps, noise.action_steps, noise.shift)
-        streams = self._sample(observations, seeds, schedule)
+        streams = self._sample(observations, self._given(observations), seeds, schedule)
         return [self._chunk(action) for action in streams.action]
 
     @torch.inference_mode()
@@ -135,46 +135,69 @@ class WorldActionModel(nn.Module):
         observation: Observation,
         seed: int,
         actions: Float[np.ndarray, "A D"] | None = None,
+        proprio: Float[np.ndarray, "T D"] | None = None,
         guidance_scale: float = 1.0,
         on_step: Callable[[int, Streams], None] | None = None,
     ) -> Dream:
-        """The future that the model expects: of its own actions, or of `actions` if given."""
+        """The future that the model expects of its own actions, or, as forward dynamics, of `actions`.
+
+        `proprio`, if the states that these actions lead to are known too, holds the present one and the next ones.
+        """
         noise = self.config.noise
-        if actions is None:
-            schedule = world_schedule(noise.video_steps, noise.action_steps, noise.shift)
-        else:
+        schedule = world_schedule(noise.video_steps, noise.action_steps, noise.shift)
+        known = None
+        if actions is not None:
+            known = self._normalised("action", actions, self.config.actions)
+        if proprio is not None:
+            if actions is None:
+                raise ValueError("proprio is given without actions: give both, or actions alone")
             schedule = forward_dynamics_schedule(noise.video_steps, noise.shift)
-        streams = self._sample([observation], [seed], schedule, actions, guidance_scale, on_step)
+        given = self._given([observation])
+        if proprio is not None:
+            given = replace(given, action=known, proprio=self._normalised("proprio", proprio, self.config.frames))
+        streams = self._sample([observation], given, [seed], schedule, known, guidance_scale, on_step)
         return self._dream(observation, streams, actions)
 
-    def _sample(self, observations, seeds, schedule: Schedule, actions=None, guidance_scale=1.0, on_step=None) -> Streams:
-        given = self._given(observations, actions)
+    def _sample(
+        self,
+        observations: Sequence[Observation],
+        given: Streams,
+        seeds: Sequence[int],
+        schedule: Schedule,
+        known_action: Float[Tensor, "B A Da"] | None = None,
+        guidance_scale: float = 1.0,
+        on_step: Callable[[int, Streams], None] | None = None,
+    ) -> Streams:
+        robot = self.embodiment
         valid = {
-            "action_valid": torch.from_numpy(self.embodiment.action.valid)[None, None],
-            "proprio_valid": torch.from_numpy(self.embodiment.proprio.valid)[None, None],
+            "action_valid": torch.from_numpy(robot.action.valid)[None, None].to(self.device),
+            "proprio_valid": torch.from_numpy(robot.proprio.valid)[None, None].to(self.device),
         }
-        valid = {name: mask.to(given.action.device) for name, mask in valid.items()}
         start = started(given, noise_like(given, seeds), schedule, **valid)
         velocity = self.velocity([observation.instruction for observation in observations])
         if guidance_scale != 1.0:
             velocity = guided(velocity, self.velocity([""] * len(observations)), guidance_scale)
-        return sample(velocity, start, schedule, **valid, on_step=on_step)
+        return sample(velocity, start, schedule, **valid, known_action=known_action, on_step=on_step)
 
-    def _given(self, observations: Sequence[Observation], actions: np.ndarray | None) -> Streams:
+    def _given(self, observations: Sequence[Observation]) -> Streams:
         """The present as the network's streams; what is to be generated is 0."""
-        config, robot, device = self.config, self.embodiment, self.device
+        config, robot = self.config, self.embodiment
         images = np.stack([self._present(observation).rgb[:, 0] for observation in observations])
-        pixels = torch.from_numpy(images).to(device).float() / 127.5 - 1
+        pixels = torch.from_numpy(images).to(self.device).float() / 127.5 - 1
         latent = self.encode(rearrange(pixels, "b v h w c -> b v c 1 h w"))
         video = latent.new_zeros(*latent.shape[:2], config.latent_frames, *latent.shape[3:])
         video[:, :, :1] = latent
         proprio = latent.new_zeros(len(observations), config.frames, robot.proprio.width)
         now = np.stack([observation.proprio for observation in observations])
         proprio[:, 0] = torch.from_numpy(robot.proprio.normalise(now))
-        action = latent.new_zeros(len(observations), config.actions, robot.action.width)
-        if actions is not None:
-            action[:] = torch.from_numpy(robot.action.normalise(self._checked_actions(actions)))
-        return Streams(video=video, action=action, proprio=proprio)
+        return Streams(video, latent.new_zeros(len(observations), config.actions, robot.action.width), proprio)
+
+    def _normalised(self, name: str, rows: Float[np.ndarray, "n D"], count: int) -> Float[Tensor, "1 n width"]:
+        """Given actions or proprios in the network's units, checked."""
+        vector = getattr(self.embodiment, name)
+        if rows.shape != (count, vector.size) or not np.isfinite(rows).all():
+            raise ValueError(f"given {name} has shape {rows.shape}: need {(count, vector.size)}, all finite")
+        return torch.from_numpy(vector.normalise(rows)).to(self.device)[None]
 
     def _present(self, observation: Observation) -> Clip:
         """The observation as a clip of one frame, cropped and resized as the network is used to."""
@@ -200,12 +223,6 @@ class WorldActionModel(nn.Module):
             period_s=self.embodiment.frame_period_s,
         )
         return self.transform(clip, seed=0)
-
-    def _checked_actions(self, actions: np.ndarray) -> np.ndarray:
-        wanted = (self.config.actions, self.embodiment.action.size)
-        if actions.shape != wanted or not np.isfinite(actions).all():
-            raise ValueError(f"given actions have shape {actions.shape}: need {wanted}, all finite")
-        return actions
 
     def _chunk(self, action: Float[Tensor, "A Da"]) -> ActionChunk:
         robot = self.embodiment

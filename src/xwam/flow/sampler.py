@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import torch
-from jaxtyping import Bool
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from xwam.core.streams import NoiseLevels, Streams, Velocity
@@ -63,16 +63,21 @@ def sample(
     solver: Solver = unipc,
     action_valid: Bool[Tensor, "B A Da"] | None = None,
     proprio_valid: Bool[Tensor, "B P Dp"] | None = None,
+    known_action: Float[Tensor, "B A Da"] | None = None,
     on_step: Callable[[int, Streams], None] | None = None,
 ) -> Streams:
     """Walks `start` down the schedule; returns every stream at the schedule's last level, and depth if it asks.
 
     The first latent frame, the first proprio and invalid entries stay bit for bit as they start: the loss never
     taught the network a velocity there. Depth comes from the last step, at that step's input.
+    With `known_action`, actions do not follow the network but the straight path from their noise to what is known,
+    so that states and video are drawn for these actions, at pairs of levels that training has met.
     `on_step(step, streams)` is called after each step.
     """
     free = _free(start, action_valid, proprio_valid)
     now = replace(start, depth=None)
+    if known_action is not None:
+        now = replace(now, action=_on_path(known_action, start.action, schedule.sigma_action[0]))
     pasts: dict[str, Past] = {name: () for name in SAMPLED}
     for step in range(schedule.steps):
         with_depth = schedule.with_depth and step == schedule.steps - 1
@@ -106,6 +111,10 @@ def guided(conditional: Velocity, unconditional: Velocity, guidance_scale: float
         return replace(with_text, **mixed)
 
     return velocity
+
+
+def _on_path(clean: Tensor, noise: Tensor, sigma: float) -> Tensor:
+    return (1 - sigma) * clean + sigma * noise
 
 
 def _levels(streams: Streams, schedule: Schedule, step: int) -> NoiseLevels:

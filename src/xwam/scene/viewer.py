@@ -100,7 +100,7 @@ def build(
         root = f"/{label.replace('/', '-')}"
         axis_m = 0.12 * stage.width_m
         server.scene.add_frame(root, position=stage.offset(place), axes_length=axis_m, axes_radius=axis_m / 30)
-        pixels = _sample(clip, points)
+        pixels = _sample(clip, stage.bounds_m, points)
         for t, nodes in enumerate(frames):
             nodes.append(_add_moment(server, f"{root}/{t}", label, clip, t, pixels, stage))
     return frames
@@ -117,8 +117,7 @@ class Stage:
     @classmethod
     def around(cls, clip: RGBDClip, bounds_m: Float[np.ndarray, "2 3"], clips: int) -> "Stage":
         """Looks at the box from the side from which the still cameras do, all together."""
-        still = static_views(clip)
-        forward = clip.T_base_cam[still if still.any() else ~still, 0, :3, 2].mean(axis=0) * (1, 1, 0)
+        forward = clip.T_base_cam[looking(clip), 0, :3, 2].mean(axis=0) * (1, 1, 0)
         length = np.linalg.norm(forward)
         # Cameras that face each other or look straight down have no side; then look along x, as the robot does.
         return cls(bounds_m, forward / length if length > 0.1 else np.array([1.0, 0.0, 0.0]), clips)
@@ -151,15 +150,36 @@ class Stage:
 
 
 def workspace(clip: RGBDClip) -> Float[np.ndarray, "2 3"]:
-    """A box around what the clip shows: the 0.5% to 99.5% range of its first points along each axis, and 5% more."""
-    low, high = np.quantile(fuse(clip, 0).points_m, [0.005, 0.995], axis=0)
-    return np.stack([low, high]) + np.array([[-0.05], [0.05]]) * (high - low)
+    """A box around what the still cameras look at, without the far floor and walls.
+
+    Its centre is the median of the points in the middle of their images, it reaches half as far as from there to the
+    cameras, and it is cut to the points that the first and last frame have in it, and 5% more.
+    """
+    views = looking(clip)
+    height, width = clip.rgb.shape[2:4]
+    middle = np.zeros((len(views), height, width), dtype=bool)
+    middle[views, height // 3 : -(height // 3), width // 3 : -(width // 3)] = True
+    seen = fuse(clip, 0, pixels=middle).points_m
+    if not len(seen):
+        raise ValueError(f"no depth in the middle of the views {clip.cameras}: give bounds_m, a box of the base frame")
+    centre = np.median(seen, axis=0).astype(np.float64)
+    reach = 0.5 * np.median(np.linalg.norm(clip.T_base_cam[views, 0, :3, 3] - centre, axis=-1))
+    cube = np.stack([centre - reach, centre + reach])
+    near = np.concatenate([fuse(clip, frame, bounds_m=cube).points_m for frame in (0, clip.rgb.shape[1] - 1)])
+    margin = 0.05 * np.ptp(near, axis=0)
+    return np.stack([near.min(axis=0) - margin, near.max(axis=0) + margin]).astype(np.float64)
 
 
-def _sample(clip: RGBDClip, points: int) -> Bool[np.ndarray, "V H W"]:
+def looking(clip: RGBDClip) -> Bool[np.ndarray, " V"]:
+    """The still cameras, or all if none stands still: they tell what a clip is about."""
+    still = static_views(clip)
+    return still if still.any() else ~still
+
+
+def _sample(clip: RGBDClip, bounds_m: Float[np.ndarray, "2 3"], points: int) -> Bool[np.ndarray, "V H W"]:
     """The same random pixels in every frame, so that what stands still does not flicker."""
     V, _, H, W, _ = clip.rgb.shape
-    return np.random.default_rng(0).random((V, H, W)) < points / max(1, (clip.depth_m[:, 0] > 0).sum())
+    return np.random.default_rng(0).random((V, H, W)) < points / max(1, len(fuse(clip, 0, bounds_m=bounds_m)))
 
 
 def _add_moment(

@@ -140,7 +140,8 @@ def _latent_clips(
 
     @torch.inference_mode()
     def encode(video: Float[Tensor, "V 3 F H W"], starts: Sequence[int]) -> Float[Tensor, "n C T V h w"]:
-        windows = model.autoencoder.encode_windows(video, starts, robot.actions_per_frame, run.model.latent_frames)
+        with torch.autocast(video.device.type, torch.bfloat16, enabled=run.train.precision == "bf16"):
+            windows = model.autoencoder.encode_windows(video, starts, robot.actions_per_frame, run.model.latent_frames)
         return rearrange(windows, "n v c t h w -> n c t v h w")
 
     encode_episodes(cache, store, robot, settings, encode, [*training, *held_out])
