@@ -11,6 +11,7 @@ import raycast
 viser = pytest.importorskip("viser")
 
 from xwam.scene import viewer  # noqa: E402
+from xwam.scene.cloud import fuse
 
 SVG_NAMESPACE = "http://www.w3.org/2000/svg"
 
@@ -71,10 +72,22 @@ def test_cameras_that_look_straight_down_still_give_a_view():
     assert np.allclose(stage.forward, (1, 0, 0))
 
 
-def test_about_as_many_points_as_asked_for():
+def test_about_as_many_points_as_asked_for_are_shown():
     clip = raycast.clip(size=64, frames=1)
-    kept = viewer._sample(clip, 2000) & (clip.depth_m[:, 0] > 0)
-    assert kept.sum() == pytest.approx(2000, rel=0.1)
+    bounds = np.array([[-0.2, -0.2, -0.1], [0.2, 0.2, 0.3]])
+    shown = fuse(clip, 0, pixels=viewer._sample(clip, bounds, 500), bounds_m=bounds)
+    assert len(shown) == pytest.approx(500, rel=0.15)
+
+
+def test_the_workspace_holds_what_is_looked_at_and_no_far_wall():
+    clip = raycast.clip(size=48, frames=3)
+    walled = dataclasses.replace(clip, depth_m=np.where(clip.depth_m > 0, clip.depth_m, 4.5).astype(np.float32))
+    for scene in (clip, walled):
+        low, high = viewer.workspace(scene)
+        assert (low < raycast.BOX_LOW_M).all() and (high > raycast.BOX_HIGH_M).all()
+        assert np.ptp([low, high], axis=0).max() < 1.6
+    with pytest.raises(ValueError, match="give bounds_m"):
+        viewer.workspace(dataclasses.replace(clip, depth_m=np.zeros_like(clip.depth_m)))
 
 
 def test_clips_of_unequal_length_are_refused(server):
