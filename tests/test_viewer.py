@@ -8,9 +8,11 @@ import pytest
 
 import raycast
 
-viser = pytest.importorskip("viser")
+pytest.importorskip("viser")
 
-from xwam.scene import viewer  # noqa: E402
+import viser
+
+from xwam.scene import viewer
 from xwam.scene.cloud import fuse
 
 SVG_NAMESPACE = "http://www.w3.org/2000/svg"
