@@ -41,7 +41,6 @@ def test_one_moment_is_visible_at_a_time(server):
     assert [[node.visible for node in nodes] for nodes in frames] == [[True] * 2, [False] * 2, [False] * 2]
     player.tick()
     assert player.time.value == 1
-    viewer.show(frames, 1)
     assert [nodes[0].visible for nodes in frames] == [False, True, False]
     player.playing.value = False
     player.tick()
