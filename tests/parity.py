@@ -146,22 +146,21 @@ def transformer(golden: Golden) -> Pairs:
     times = (inputs[f"{stream}_timestep"] / TIMESTEPS for stream in ("video", "action", "proprio"))
     levels = NoiseLevels.of_elements(*times)
     conditional, unconditional = (velocity_of(network, inputs[text]) for text in ("text", "text_uncond"))
-    answers = {
-        "depth": conditional(streams, levels, True),
-        "no_depth": conditional(streams, levels, False),
-        "guidance2": guided(conditional, unconditional, 2.0)(streams, levels, True),
-    }
-    for name, theirs in golden.under("outputs.").items():
-        mode, stream = name.split(".")
-        yield name, getattr(answers[mode], stream), theirs
+    outputs = golden.under("outputs.")
+    for mode in sorted({name.split(".")[0] for name in outputs}):
+        scale = float(mode.removeprefix("guidance")) if mode.startswith("guidance") else 1.0
+        answer = guided(conditional, unconditional, scale)(streams, levels, f"{mode}.depth" in outputs)
+        for stream, theirs in golden.under(f"outputs.{mode}.").items():
+            yield f"{mode}.{stream}", getattr(answer, stream), theirs
 
 
 def sampler(golden: Golden) -> Pairs:
     weights = Golden.read(golden.path.parent / golden.metadata["weights"]).under("weights.")
     network, inputs = network_of(golden, weights), golden.under("inputs.")
     steps = {"video_steps": int(golden.metadata["video_steps"]), "action_steps": int(golden.metadata["action_steps"])}
-    world = world_schedule(**steps, shift=float(golden.metadata["shift"]))
-    policy = policy_schedule(**steps, shift=float(golden.metadata["shift"]))
+    shift, with_depth = float(golden.metadata["shift"]), "outputs.world.depth" in golden.tensors
+    world = world_schedule(**steps, shift=shift, with_depth=with_depth)
+    policy = policy_schedule(**steps, shift=shift)
     yield from schedules(golden, {"video": world, "action": policy})
     noise = Streams(*(inputs[f"noise.{stream}"] for stream in ("video", "action", "proprio")))
     given = noise.map(torch.zeros_like)

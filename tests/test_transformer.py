@@ -178,10 +178,11 @@ def test_gelu_by_erf_is_within_what_bfloat16_can_tell():
     torch.testing.assert_close(gelu(x.double()), exact, rtol=0, atol=0)
 
 
-def test_bfloat16_autocast_stays_near_float32(network):
-    plain = run(network, *inputs())
+@pytest.mark.parametrize("weights", [torch.float32, torch.bfloat16])
+def test_bfloat16_autocast_stays_near_float32(weights):
+    plain = run(awake(SMALL), *inputs())
     with torch.autocast("cpu", torch.bfloat16):
-        cast = run(network, *inputs())
+        cast = run(awake(SMALL).to(weights), *inputs())
     for name in STREAMS:
         error = (getattr(cast, name).float() - getattr(plain, name)).abs().max()
         assert error < 0.05 * getattr(plain, name).abs().max()

@@ -103,6 +103,10 @@ def test_a_network_on_the_meta_device_takes_the_tensors_as_they_are():
         network = WorldActionTransformer(SMALL.model_copy(update=GOLDEN_SIZES))
     assert load_transformer(network, state) == []
     assert network.blocks[0].modulation.data_ptr() == state["blocks.0.modulation"].data_ptr()
+    with torch.device("meta"):
+        network = WorldActionTransformer(SMALL.model_copy(update=GOLDEN_SIZES))
+    with pytest.raises(ValueError, match="missing .*action_decoder"):
+        load_transformer(network, {name: x for name, x in state.items() if not name.startswith(ADDED)})
 
 
 GOLDEN_SIZES = {

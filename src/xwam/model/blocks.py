@@ -66,6 +66,14 @@ class LayerNorm(nn.LayerNorm):
         return F.layer_norm(x.float(), self.normalized_shape, self.weight.float(), self.bias.float(), self.eps)
 
 
+class PreciseLinear(nn.Linear):
+    """In float32 whatever autocast and the weights' type say; for noise levels, to which sampling is sensitive."""
+
+    def forward(self, x: Float[Tensor, "*n Di"]) -> Float[Tensor, "*n Do"]:
+        with torch.autocast(x.device.type, enabled=False):
+            return F.linear(x.float(), self.weight.float(), self.bias.float())
+
+
 class Attention(nn.Module):
     def __init__(self, width: int, heads: int, eps: float):
         super().__init__()

@@ -14,7 +14,7 @@ from jaxtyping import Complex, Float, Int
 from torch import Tensor, nn
 
 from xwam.core.streams import NoiseLevels, Streams
-from xwam.model.blocks import Block, Coder, Head, KeysValues
+from xwam.model.blocks import Block, Coder, Head, KeysValues, PreciseLinear
 from xwam.model.config import TransformerConfig
 from xwam.model.tokens import Layout, frequencies, level_of_token, patchify, rotations, unpatchify
 
@@ -52,10 +52,9 @@ class WorldActionTransformer(nn.Module):
         self.patch_embedding = PatchEmbedding(config.latent_channels, width, config.patch, stride=config.patch)
         self.view_embedding = nn.Embedding(config.views, width)
         self.text_embedding = Coder(config.text_width, width, width)
-        self.time_embedding = nn.Sequential(
-            nn.Linear(config.frequency_width, width), nn.SiLU(), nn.Linear(width, width)
-        )
-        self.time_projection = nn.Sequential(nn.SiLU(), nn.Linear(width, 6 * width))
+        frequencies_in, mix = PreciseLinear(config.frequency_width, width), PreciseLinear(width, width)
+        self.time_embedding = nn.Sequential(frequencies_in, nn.SiLU(), mix)
+        self.time_projection = nn.Sequential(nn.SiLU(), PreciseLinear(width, 6 * width))
         self.action_encoder = Coder(config.action_width, width, width)
         self.action_decoder = Coder(width, width, config.action_width)
         self.proprio_encoder = Coder(config.proprio_width, width, width)
@@ -131,14 +130,10 @@ class WorldActionTransformer(nn.Module):
         ).float()
 
     def _conditions(self, levels: NoiseLevels, layout: Layout) -> Conditions:
-        """Computed per distinct level, in the weights' own precision: sampling is sensitive to it."""
-        device = levels.values.device
-        with torch.autocast(device.type, enabled=False):
-            told = frequencies(levels.values, self.config.frequency_width).to(self.time_projection[1].weight)
-            vector = self.time_embedding(told)
-            vectors = self.time_projection(vector).unflatten(-1, (6, -1))
-        rotation = rotations(layout, self.config.actions_per_frame, self.config.head_width, device)
-        return Conditions(vector.float(), vectors.float(), level_of_token(levels, layout), rotation)
+        vector = self.time_embedding(frequencies(levels.values, self.config.frequency_width))
+        vectors = self.time_projection(vector).unflatten(-1, (6, -1))
+        rotation = rotations(layout, self.config.actions_per_frame, self.config.head_width, vector.device)
+        return Conditions(vector, vectors, level_of_token(levels, layout), rotation)
 
     def _through_blocks(
         self, x: Float[Tensor, "B N D"], c: Conditions, text: TextContext, video_tokens: int, with_depth: bool

@@ -148,16 +148,17 @@ def load_transformer(network: WorldActionTransformer, state: Mapping[str, Tensor
     """Loads weights under our names: a whole network, or a video model's trunk.
 
     What the latter lacks stays as it was made, but the depth branch becomes a copy of the loaded trunk's end.
-    Returns the names that were missing; on the meta device the loaded tensors are taken as they are.
+    Returns the names that were missing. A network on the meta device takes the tensors as they are, so needs all.
     """
     expected = network.state_dict()
     unexpected = sorted(state.keys() - expected.keys())
     missing = sorted(expected.keys() - state.keys())
-    lost = [name for name in missing if not name.startswith(ADDED)]
+    on_meta = next(network.parameters()).is_meta
+    lost = [name for name in missing if on_meta or not name.startswith(ADDED)]
     wrong = [name for name in state.keys() & expected.keys() if state[name].shape != expected[name].shape]
     if unexpected or lost or wrong:
         raise ValueError(_misfit(unexpected, lost, [f"{x} {tuple(state[x].shape)}" for x in sorted(wrong)]))
-    network.load_state_dict(state, strict=False, assign=next(network.parameters()).is_meta)
+    network.load_state_dict(state, strict=False, assign=on_meta)
     if any(name.startswith("depth_") for name in missing):
         network.copy_trunk_to_depth()
     return missing
