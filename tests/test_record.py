@@ -22,6 +22,7 @@ from xwam.sim.record import (
     STEPS_AFTER_SUCCESS,
     Shard,
     demonstrate,
+    extended_plan,
     record_shard,
     shards_of,
 )
@@ -33,34 +34,49 @@ environments = st.integers(1, 5).map(lambda n: [f"world/task-{k}" for k in range
 @settings(deadline=None)
 @given(environments, st.integers(1, 95))
 def test_shards_hold_every_seed_of_every_environment_once(names, episodes):
-    shards = shards_of(names, episodes)
+    shards = shards_of(dict.fromkeys(names, episodes))
     held = [(shard.environment, seed) for shard in shards for seed in shard.seeds]
     assert sorted(held) == sorted(product(names, range(episodes)))
-    assert [shard.index for shard in shards] == list(range(len(shards)))
+    assert len({shard.index for shard in shards}) == len(shards)
     assert all(1 <= len(shard.seeds) <= SEEDS_PER_SHARD for shard in shards)
 
 
 @settings(deadline=None)
 @given(environments, st.integers(1, 6), st.integers(1, 100))
 def test_a_recording_that_is_extended_keeps_its_shards(names, full, more):
-    before = shards_of(names, full * SEEDS_PER_SHARD)
-    after = shards_of(names, full * SEEDS_PER_SHARD + more)
-    assert after[: len(before)] == before and len(after) > len(before)
+    before = shards_of(dict.fromkeys(names, full * SEEDS_PER_SHARD))
+    grown = dict.fromkeys(names, full * SEEDS_PER_SHARD) | {names[0]: full * SEEDS_PER_SHARD + more, "world/new": 3}
+    assert {shard.index: shard for shard in before}.items() <= {s.index: s for s in shards_of(grown)}.items()
 
 
 def test_a_recording_that_is_stopped_early_holds_all_environments():
-    assert {shard.environment for shard in shards_of(["a/x", "b/y", "c/z"], 50)[:3]} == {"a/x", "b/y", "c/z"}
+    first = shards_of(dict.fromkeys(["a/x", "b/y", "c/z"], 50))[:3]
+    assert {shard.environment for shard in first} == {"a/x", "b/y", "c/z"}
 
 
 @pytest.mark.parametrize("episodes", [0, -3, FIRST_EVALUATION_SEED + 1])
 def test_no_recording_may_reach_the_seeds_of_evaluation(episodes):
-    with pytest.raises(ValueError, match=f"{episodes} episodes: .*at most {FIRST_EVALUATION_SEED}"):
-        shards_of(["world/task"], episodes)
+    with pytest.raises(ValueError, match=f"{episodes} episodes of world/task: .*to {FIRST_EVALUATION_SEED}"):
+        shards_of({"world/task": episodes})
 
 
 def test_evaluation_and_dreams_begin_after_the_last_seed_that_can_be_recorded():
-    last = shards_of(["world/task"], FIRST_EVALUATION_SEED)[-1].seeds[-1]
+    last = shards_of({"world/task": FIRST_EVALUATION_SEED})[-1].seeds[-1]
     assert last < FIRST_EVALUATION_SEED < FIRST_DREAM_SEED
+
+
+def test_a_recording_remembers_what_it_was_asked_for(tmp_path):
+    assert extended_plan(tmp_path, ["w/a", "w/b"], 20, 64, 64) == {"w/a": 20, "w/b": 20}
+    assert extended_plan(tmp_path, ["w/c", "w/a"], 30, 64, 64) == {"w/a": 30, "w/b": 20, "w/c": 30}
+    assert extended_plan(tmp_path, ["w/b"], 5, 64, 64)["w/b"] == 20
+
+
+def test_a_recording_cannot_grow_within_a_shard_or_change_its_size(tmp_path):
+    extended_plan(tmp_path, ["w/a"], 15, 64, 64)
+    with pytest.raises(ValueError, match="15 episodes of w/a, which end within a shard"):
+        extended_plan(tmp_path, ["w/a"], 20, 64, 64)
+    with pytest.raises(ValueError, match=r"holds images of \[64, 64\], not \[128, 128\]"):
+        extended_plan(tmp_path, ["w/a"], 15, 128, 128)
 
 
 def test_a_demonstration_holds_what_was_seen_and_what_the_expert_then_did():
@@ -154,7 +170,7 @@ def test_a_recording_goes_on_where_it_stopped_and_grows(tmp_path, toys, monkeypa
     monkeypatch.setattr(recording, "ProcessPoolExecutor", InProcess)
     monkeypatch.setattr(recording, "SEEDS_PER_SHARD", 2)
     names = ["toy/a", "toy/b"]
-    shards = shards_of(names, 4)
+    shards = shards_of(dict.fromkeys(names, 4))
     record_shard(tmp_path, shards[1], HEIGHT, WIDTH)
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "videos").rglob("*.mp4")}
     toys.clear()
@@ -163,7 +179,7 @@ def test_a_recording_goes_on_where_it_stopped_and_grows(tmp_path, toys, monkeypa
     assert all(path.stat().st_mtime_ns == time for path, time in before.items())
     assert recording.record_dataset(tmp_path, names, 4, HEIGHT, WIDTH, workers=1) == 0
     recording.record_dataset(tmp_path, names, 6, HEIGHT, WIDTH, workers=1)
-    assert published(tmp_path) == list(range(6))
+    assert published(tmp_path) == [shard.index for shard in shards_of(dict.fromkeys(names, 6))]
     store = EpisodeStore(tmp_path)
     held = sorted((store.info(k).environment, store.info(k).seed) for k in range(len(store)))
     assert held == [(name, seed) for name in names for seed in (0, 2, 3, 4, 5)]

@@ -151,16 +151,19 @@ def view(dataset: Positional[Path] = DATASET, episode: int = 0, stride: int = 4,
 
 
 @app.command
-def convert(source: Positional[Path], out: Positional[Path]) -> None:
+def convert(source: Positional[Path], out: Positional[Path], model: str | None = None) -> None:
     """Convert a published X-WAM checkpoint to safetensors, or such a folder back, without loss.
+
+    Example: xwam convert X-WAM-RoboCasa checkpoints/robocasa --model wan22-5b-robocasa
 
     Args:
         source: Folder of a released checkpoint, its mp_rank_00_model_states.pt, or a folder that convert wrote.
         out: Folder to write.
+        model: Name of the released model: writes one folder that eval and imagine take, rather than loose parts.
     """
-    from xwam.model.weights import convert_released
+    from xwam.convert import convert as convert_checkpoint
 
-    convert_released(source, out)
+    convert_checkpoint(source, out, model)
 
 
 @app.command

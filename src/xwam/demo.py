@@ -56,9 +56,7 @@ def run_demo(checkpoint: Path, episodes: int, out: Path, seed: int) -> None:
     console.print(f"Open {page} in a browser.")
 
 
-def imagine_task(
-    checkpoint: Path, task: str, instruction: str | None, seed: int, share: float, out: Path
-) -> None:
+def imagine_task(checkpoint: Path, task: str, instruction: str | None, seed: int, share: float, out: Path) -> None:
     """Imagines the future of one moment of an expert's episode, and writes a page and the dream's arrays."""
     model = WorldActionModel.load(checkpoint)
     environment = make_environment(task, *model.config.image_size)
@@ -70,7 +68,12 @@ def imagine_task(
     environment.close()
     out.mkdir(parents=True, exist_ok=True)
     scene, chunk = imagined.dream.scene, imagined.dream.chunk
-    arrays = {"rgb": scene.rgb, "depth_m": scene.depth_m, "intrinsics": scene.intrinsics, "T_base_cam": scene.T_base_cam}
+    arrays = {
+        "rgb": scene.rgb,
+        "depth_m": scene.depth_m,
+        "intrinsics": scene.intrinsics,
+        "T_base_cam": scene.T_base_cam,
+    }
     np.savez_compressed(out / "dream.npz", **arrays, actions=chunk.actions, proprio=imagined.dream.proprio)
     page = _write(out, [imagined], [], [], summarise([imagined.scores]), summarise([imagined.dummy]))
     print(f"Open {page} in a browser; the arrays are in {out / 'dream.npz'}.")

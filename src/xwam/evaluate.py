@@ -26,7 +26,7 @@ from xwam.scene.metrics import evaluate as score
 from xwam.sim.env import Environment, make_environment
 from xwam.sim.record import FIRST_EVALUATION_SEED, demonstrate
 from xwam.sim.rollout import Rollout, rollout, wilson_interval
-from xwam.wam import Dream, WorldActionModel
+from xwam.wam import Dream, WorldActionModel, described
 
 # Dreams start from other episodes than closed-loop evaluation plays.
 FIRST_DREAM_SEED = 2 * FIRST_EVALUATION_SEED
@@ -152,9 +152,7 @@ class Imagined:
     dummy: Metrics
 
 
-def moment_of(
-    environment: Environment, seed: int, frames: int, share: float, instruction: str | None = None
-) -> Moment:
+def moment_of(environment: Environment, seed: int, frames: int, share: float, instruction: str | None = None) -> Moment:
     """One moment of an unseen, undisturbed episode of the expert, this share of the way through it."""
     moments = moments_of(environment, seed, frames, [share], instruction)
     if not moments:
@@ -226,7 +224,7 @@ def evaluate(
 ) -> None:
     """Measures, prints two tables, and writes results.json and a video of each task's first episode."""
     out.mkdir(parents=True, exist_ok=True)
-    console, results = Console(), {"checkpoint": WorldActionModel.provenance(checkpoint), "execute": execute}
+    console, results = Console(), {"checkpoint": described(checkpoint)["provenance"], "execute": execute}
     if episodes:
         seeds = range(FIRST_EVALUATION_SEED, FIRST_EVALUATION_SEED + episodes)
         rollouts = evaluate_success(checkpoint, tasks, seeds, execute, workers)

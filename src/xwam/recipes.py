@@ -4,9 +4,11 @@ from collections.abc import Callable, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 
+from xwam.core.embodiment import CameraSpec, Embodiment, Part, VectorSpec
 from xwam.model.autoencoders import SmallAutoencoderConfig
 from xwam.model.config import TransformerConfig
 from xwam.model.text import SmallTextEncoderConfig
+from xwam.model.wan import UMT5TextEncoderConfig, WanAutoencoderConfig
 from xwam.sim.metaworld import embodiment as metaworld
 from xwam.train.runs import AutoencoderRun, DataConfig, ModelRun, train_autoencoder, train_model
 from xwam.train.trainer import TrainConfig
@@ -19,7 +21,9 @@ def nano_autoencoder(dataset: Path, autoencoder: Path) -> AutoencoderRun:
         data=DataConfig(dataset=str(dataset)),
         embodiment=metaworld(),
         autoencoder=SmallAutoencoderConfig(),
-        train=TrainConfig(steps=2000, learning_rate=1.5e-3, warmup_steps=50, ema_decay=0.995, validate_every=250, save_every=250),
+        train=TrainConfig(
+            steps=1800, learning_rate=1.5e-3, warmup_steps=50, ema_decay=0.995, validate_every=250, save_every=250
+        ),
     )
 
 
@@ -27,7 +31,7 @@ def nano(dataset: Path, autoencoder: Path) -> ModelRun:
     """The world action model that ships with the package: over an hour on two CPU cores."""
     robot, codec, text = metaworld(), SmallAutoencoderConfig(), SmallTextEncoderConfig()
     transformer = TransformerConfig(
-        width=192, ffn_width=768, heads=6, blocks=6, depth_blocks=2, views=len(robot.cameras),
+        width=192, ffn_width=768, heads=6, blocks=6, depth_blocks=1, views=len(robot.cameras),
         latent_channels=codec.channels, text_width=text.width, text_tokens=text.tokens,
         action_width=robot.action.width, actions_per_frame=robot.actions_per_frame, proprio_width=robot.proprio.width,
     )  # fmt: skip
@@ -35,10 +39,63 @@ def nano(dataset: Path, autoencoder: Path) -> ModelRun:
         data=DataConfig(dataset=str(dataset)),
         autoencoder=str(autoencoder),
         model=ModelConfig(
-            transformer=transformer, autoencoder=codec, text=text, embodiment=robot,
+            transformer=transformer,
+            autoencoder=codec,
+            text=text,
+            embodiment=robot,
             noise=NoiseConfig(clean_action_probability=0.15, shift=3.0),
         ),  # fmt: skip
-        train=TrainConfig(steps=5000, learning_rate=1e-3, warmup_steps=100, validate_every=500, save_every=250),
+        batch_size=48,
+        export_dtype="float16",
+        train=TrainConfig(steps=4200, learning_rate=1e-3, warmup_steps=100, validate_every=500, save_every=250),
+    )
+
+
+def wan22_5b_robocasa() -> ModelConfig:
+    """The released X-WAM model of RoboCasa, 6.7 B parameters over Wan2.2-TI2V-5B's autoencoder and UMT5-XXL."""
+    robot, codec, text = robocasa(), WanAutoencoderConfig(), UMT5TextEncoderConfig()
+    transformer = TransformerConfig(
+        width=3072, ffn_width=14336, heads=24, blocks=30, depth_blocks=10, views=len(robot.cameras),
+        latent_channels=codec.z_dim, text_width=text.d_model, text_tokens=text.tokens,
+        action_width=robot.action.width, actions_per_frame=robot.actions_per_frame, proprio_width=robot.proprio.width,
+    )  # fmt: skip
+    return ModelConfig(
+        transformer=transformer, autoencoder=codec, text=text, embodiment=robot, noise=NoiseConfig(),
+        image_size=(256, 320), crop_ratio=0.95,
+    )  # fmt: skip
+
+
+def robocasa() -> Embodiment:
+    """RoboCasa's PandaOmron as the released model knows it; a second arm's entries stay empty.
+
+    Frames, hand-eye calibration and quantiles are those of the reference; its depth has no published formula.
+    """
+    hand_eye = ((-1.0, 0.0, 0.0, 0.0), (0.0, 1.0, 0.0, 0.05), (0.0, 0.0, -1.0, -0.097), (0.0, 0.0, 0.0, 1.0))
+    depth = {"near_m": 0.1, "far_m": 5.0, "depth_scale": "relative"}
+    proprio = (
+        Part(name="ee_position", kind="position", size=3, unit="m"),
+        Part(name="ee_orientation", kind="quaternion", size=4, unit="wxyz, w >= 0"),
+        Part(name="gripper_opening", kind="gripper", size=1, unit="share of fully open"),
+    )
+    action = (
+        Part(name="ee_delta_position", kind="delta_position", size=3, unit="controller units"),
+        Part(name="ee_delta_rotation", kind="delta_rotation", size=3, unit="rad, axis-angle"),
+        Part(name="gripper_effort", kind="gripper", size=1, unit="-1 opens, 1 closes"),
+    )
+    low = (-0.25288332, -0.61332822, 0.074884735, -1.0, -1.0, -1.0, -1.0, -0.0010162197)
+    high = (0.73430258, 0.59759188, 0.96864849, 1.0, 1.0, 1.0, 1.0, 1.0155567)
+    delta = (1.0, 1.0, 1.0, 0.4525565, 0.4379963, 0.39695188, 1.0)
+    return Embodiment(
+        name="robocasa_panda_omron",
+        cameras=(
+            CameraSpec(name="robot0_agentview_left", **depth),
+            CameraSpec(name="robot0_agentview_right", **depth),
+            CameraSpec(name="robot0_eye_in_hand", mount="ee", T_ee_cam=hand_eye, **depth),
+        ),
+        proprio=VectorSpec(parts=proprio, width=16, q01=low, q99=high),
+        action=VectorSpec(parts=action, width=14, q01=tuple(-x for x in delta), q99=delta),
+        action_period_s=0.05,
+        actions_per_frame=4,
     )
 
 
@@ -54,7 +111,14 @@ def tiny(dataset: Path, autoencoder: Path) -> ModelRun:
     """The world action model at a size that trains in seconds."""
     run = nano(dataset, autoencoder)
     small = SmallAutoencoderConfig(channels=8, widths=(8, 16, 16))
-    sizes = {"width": 48, "ffn_width": 96, "heads": 2, "blocks": 2, "depth_blocks": 1, "latent_channels": small.channels}
+    sizes = {
+        "width": 48,
+        "ffn_width": 96,
+        "heads": 2,
+        "blocks": 2,
+        "depth_blocks": 1,
+        "latent_channels": small.channels,
+    }
     model = run.model.model_copy(
         update={
             "transformer": run.model.transformer.model_copy(update=sizes),
@@ -77,6 +141,9 @@ RECIPES: dict[str, Callable[[Path, Path], AutoencoderRun | ModelRun]] = {
     "tiny-autoencoder": tiny_autoencoder,
     "tiny": tiny,
 }
+
+
+RELEASED: dict[str, Callable[[], ModelConfig]] = {"wan22-5b-robocasa": wan22_5b_robocasa}
 
 
 def start(name: str, dataset: Path, folder: Path, autoencoder: Path, overrides: Sequence[str]) -> None:

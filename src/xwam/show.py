@@ -28,13 +28,22 @@ def view_episode(dataset: Path, episode: int, stride: int, port: int) -> None:
     names = tuple(views.depth_m)
     if not names or set(names) - set(views.intrinsics):
         raise ValueError(f"{dataset} has no camera with both depth and calibration: there is nothing to show in 3D")
-    stacked = (np.stack([field[name] for name in names]) for field in (views.rgb, views.depth_m, views.intrinsics, views.T_base_cam))
+    stacked = (
+        np.stack([field[name] for name in names])
+        for field in (views.rgb, views.depth_m, views.intrinsics, views.T_base_cam)
+    )
     serve({store.info(episode).environment: RGBDClip(names, *stacked, period_s=stride / store.spec.fps)}, port=port)
 
 
 def _environments(store: EpisodeStore) -> Table:
     infos = [store.info(episode) for episode in range(len(store))]
-    table = Table("environment", "episodes", "rows", "instructions", title=f"{store.root}: {store.spec.robot}, {store.spec.fps} rows/s")
+    table = Table(
+        "environment",
+        "episodes",
+        "rows",
+        "instructions",
+        title=f"{store.root}: {store.spec.robot}, {store.spec.fps} rows/s",
+    )
     for name in dict.fromkeys(info.environment for info in infos):
         of_it = [info for info in infos if info.environment == name]
         table.add_row(name, str(len(of_it)), str(sum(info.length for info in of_it)), "; ".join(of_it[0].instructions))

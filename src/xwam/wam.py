@@ -1,12 +1,11 @@
 """The world action model: one network with its autoencoder, its text encoder and its robot.
 
-    loss      episodes in, losses out                         (learning)
-    act       the present in, the next actions out            (acting)
-    imagine   the present in, actions and a 4D future out     (imagining)
-    save, load
+loss      episodes in, losses out                         (learning)
+act       the present in, the next actions out            (acting)
+imagine   the present in, actions and a 4D future out     (imagining)
+save, load
 """
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,7 +15,7 @@ import numpy as np
 import torch
 from einops import rearrange
 from jaxtyping import Float
-from pydantic import ValidationError
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -24,17 +23,21 @@ from xwam.core.config import Frozen
 from xwam.core.embodiment import Embodiment
 from xwam.core.streams import Batch, Streams, Velocity
 from xwam.core.types import ActionChunk, Clip, Observation, RGBDClip
+from xwam.data.layout import read_json, write_atomically, write_json
 from xwam.data.transforms import ClipTransform
 from xwam.flow.levels import Schedule, forward_dynamics_schedule, law_of, policy_schedule, world_schedule
 from xwam.flow.objective import training_loss
 from xwam.flow.sampler import guided, noise_like, sample, started
 from xwam.model.autoencoders import SmallAutoencoder, SmallAutoencoderConfig
-from xwam.model.text import SmallTextEncoder, SmallTextEncoderConfig
 from xwam.model.config import FRAMES_PER_LATENT, TransformerConfig
+from xwam.model.text import SmallTextEncoder, SmallTextEncoderConfig
 from xwam.model.transformer import WorldActionTransformer
+from xwam.model.wan import UMT5TextEncoder, UMT5TextEncoderConfig, WanAutoencoder, WanAutoencoderConfig
 
 # Depth that decodes to the far end of a camera's range may be any distance beyond it: unknown.
 FAR_SHARE = 0.98
+KEPT_INSTRUCTIONS = 256
+WEIGHTS, CONFIG = "model.safetensors", "config.json"
 
 
 class NoiseConfig(Frozen):
@@ -51,8 +54,8 @@ class ModelConfig(Frozen):
     """All that is needed to build a model without its weights."""
 
     transformer: TransformerConfig
-    autoencoder: SmallAutoencoderConfig
-    text: SmallTextEncoderConfig
+    autoencoder: SmallAutoencoderConfig | WanAutoencoderConfig
+    text: SmallTextEncoderConfig | UMT5TextEncoderConfig
     embodiment: Embodiment
     noise: NoiseConfig
     frames: int = 9
@@ -81,12 +84,16 @@ class Dream:
 class WorldActionModel(nn.Module):
     """See the module's docstring. Inputs and outputs are in physical units; normalisation happens inside."""
 
-    def __init__(self, config: ModelConfig):
+    def __init__(self, config: ModelConfig, tokenizer: Path | None = None):
+        """With random weights; `tokenizer` is the folder of UMT5's, which the small text encoder does without."""
         super().__init__()
         self.config, self.embodiment = config, config.embodiment
         self.transformer = WorldActionTransformer(config.transformer)
-        self.autoencoder = SmallAutoencoder(config.autoencoder).requires_grad_(False)
-        self.text_encoder = SmallTextEncoder(config.text)
+        small = isinstance(config.autoencoder, SmallAutoencoderConfig)
+        self.autoencoder = (SmallAutoencoder if small else WanAutoencoder)(config.autoencoder).requires_grad_(False)
+        small = isinstance(config.text, SmallTextEncoderConfig)
+        self.text_encoder = SmallTextEncoder(config.text) if small else UMT5TextEncoder(config.text, tokenizer)
+        self._embedded: dict[str, Tensor] = {}
         noise = config.noise
         clean = {"clean_action_probability": noise.clean_action_probability} if noise.law == "asynchronous" else {}
         self.law = law_of(noise.law, shift=noise.shift, **clean)
@@ -107,8 +114,22 @@ class WorldActionModel(nn.Module):
 
     def velocity(self, texts: Sequence[str]) -> Velocity:
         """The network with its instructions' keys and values prepared."""
-        text = self.transformer.prepare_text(self.text_encoder.encode(texts))
+        text = self.transformer.prepare_text(self._embed(texts))
         return lambda noisy, levels, with_depth: self.transformer(noisy, levels, text, with_depth)
+
+    def _embed(self, texts: Sequence[str]) -> Float[Tensor, "B L D"]:
+        """Embeddings of instructions; outside training each is encoded once and kept."""
+        if self.training:
+            return self.text_encoder.encode(texts)
+        for text in set(texts) - self._embedded.keys():
+            if len(self._embedded) >= KEPT_INSTRUCTIONS:
+                self._embedded.clear()
+            self._embedded[text] = self.text_encoder.encode([text])[0]
+        return torch.stack([self._embedded[text] for text in texts])
+
+    def train(self, mode: bool = True) -> Self:
+        self._embedded.clear()
+        return super().train(mode)
 
     def encode(self, video: Float[Tensor, "B V 3 F H W"]) -> Float[Tensor, "B C T V h w"]:
         """Latents of every view's video in [-1, 1]."""
@@ -203,7 +224,9 @@ class WorldActionModel(nn.Module):
         """The observation as a clip of one frame, cropped and resized as the network is used to."""
         names = self.embodiment.camera_names
         if missing := [name for name in names if name not in observation.images]:
-            raise ValueError(f"no image of camera {missing[0]!r}: the model looks at {names}, got {list(observation.images)}")
+            raise ValueError(
+                f"no image of camera {missing[0]!r}: the model looks at {names}, got {list(observation.images)}"
+            )
         if observation.proprio.shape != (self.embodiment.proprio.size,) or not np.isfinite(observation.proprio).all():
             raise ValueError(
                 f"proprio {observation.proprio} must be {self.embodiment.proprio.size} finite numbers: "
@@ -234,7 +257,9 @@ class WorldActionModel(nn.Module):
     def _dream(self, observation: Observation, streams: Streams, actions: np.ndarray | None) -> Dream:
         robot, present = self.embodiment, self._present(observation)
         if present.intrinsics is None:
-            raise ValueError("this observation has no camera calibration: 4D needs intrinsics and T_base_cam per camera")
+            raise ValueError(
+                "this observation has no camera calibration: 4D needs intrinsics and T_base_cam per camera"
+            )
         proprio = robot.proprio.denormalise(streams.proprio[0].float().cpu().numpy())
         rgb = ((self.decode(streams.video)[0].float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
         code = self.decode(streams.depth)[0].float().mean(dim=1).cpu().numpy()
@@ -248,41 +273,52 @@ class WorldActionModel(nn.Module):
             intrinsics=np.repeat(present.intrinsics, frames, axis=1),
             T_base_cam=robot.camera_poses(proprio, observation.T_base_cam),
             period_s=robot.frame_period_s,
+            depth_scale="metric" if all(camera.depth_scale == "metric" for camera in robot.cameras) else "relative",
         )
         chunk = self._chunk(streams.action[0]) if actions is None else ActionChunk(actions, robot.action_period_s)
         return Dream(scene, chunk, proprio)
 
     # ---- disk ----------------------------------------------------------------------------------------------
 
-    def save(self, folder: Path, provenance: dict) -> None:
-        """Writes model.safetensors (bfloat16 but for the statistics) and config.json, which says where it came from."""
+    def save(self, folder: Path, provenance: dict, dtype: torch.dtype = torch.bfloat16) -> None:
+        """Writes model.safetensors in this precision, and config.json, which also says where the weights came from."""
         folder.mkdir(parents=True, exist_ok=True)
-        weights = {name: x.detach().contiguous() for name, x in self.state_dict().items()}
-        temporary = folder / "model.safetensors.tmp"
-        save_file(weights, temporary)
-        temporary.rename(folder / "model.safetensors")
+        weights = {name: x.detach().to(dtype).contiguous() for name, x in self.state_dict().items()}
+        write_atomically(folder / WEIGHTS, lambda path: save_file(weights, path))
         about = {"model": self.config.model_dump(mode="json"), "provenance": provenance}
-        temporary = folder / "config.json.tmp"
-        temporary.write_text(json.dumps(about, indent=1) + "\n")
-        temporary.rename(folder / "config.json")
-
-    @staticmethod
-    def provenance(folder: Path) -> dict:
-        """What a saved model was trained from."""
-        path = folder / "config.json"
-        if not path.is_file():
-            raise ValueError(f"{folder} holds no config.json: name a folder that `xwam train` exported")
-        return json.loads(path.read_text())["provenance"]
+        write_json(folder / CONFIG, about)
 
     @classmethod
-    def load(cls, folder: Path, device: str = "cpu") -> Self:
-        """Builds the model that `save` wrote; raises ValueError if something is missing or does not fit."""
-        for name in ("config.json", "model.safetensors"):
-            if not (folder / name).is_file():
-                raise ValueError(f"{folder} holds no {name}: name a folder that `xwam train` exported")
+    def load(cls, folder: Path, device: str = "cpu", dtype: torch.dtype = torch.float32) -> Self:
+        """Builds the model that `save` wrote, in any precision; a folder `tokenizer` beside it is UMT5's.
+
+        Raises ValueError if a file is missing, damaged, or does not fit the other.
+        """
+        config = ModelConfig.parse(described(folder)["model"])
+        tokenizer = folder / "tokenizer"
+        with torch.device("meta"):  # a model of 13 B parameters must not be there twice
+            model = cls(config, tokenizer if tokenizer.is_dir() else None)
         try:
-            model = cls(ModelConfig.model_validate(json.loads((folder / "config.json").read_text())["model"]))
-        except (ValidationError, json.JSONDecodeError, KeyError) as error:
-            raise ValueError(f"{folder / 'config.json'} describes no model: {error}") from error
-        model.load_state_dict(load_file(folder / "model.safetensors"))
-        return model.to(device).eval()
+            weights = load_file(folder / WEIGHTS, device=device)
+        except (SafetensorError, FileNotFoundError) as error:
+            raise ValueError(f"{folder / WEIGHTS} cannot be read: {error}; export or copy it again") from error
+        fit = {name: tuple(x.shape) for name, x in model.state_dict().items()}
+        if wrong := sorted(name for name in fit.keys() | weights.keys() if _shape(weights, name) != fit.get(name)):
+            raise ValueError(f"{folder / WEIGHTS} does not fit {CONFIG} at {len(wrong)} weights, such as {wrong[0]!r}")
+        model.load_state_dict({name: x.to(dtype) for name, x in weights.items()}, assign=True)
+        return model.eval().requires_grad_(False)
+
+
+def described(folder: Path) -> dict:
+    """What config.json says of a saved model: `model`, its sizes and robot, and `provenance`, its training."""
+    path = folder / CONFIG
+    if not path.is_file():
+        raise ValueError(f"{folder} holds no {CONFIG}: name a folder that `xwam train` exported")
+    about = read_json(path)
+    if missing := {"model", "provenance"} - about.keys():
+        raise ValueError(f"{path} lacks {sorted(missing)}: it was not written by xwam, export the model again")
+    return about
+
+
+def _shape(weights: dict[str, Tensor], name: str) -> tuple[int, ...] | None:
+    return tuple(weights[name].shape) if name in weights else None

@@ -21,7 +21,9 @@ def pixel_grid(height: int, width: int) -> Float[np.ndarray, "H W 2"]:
 
 
 def unproject(
-    depth_m: Float[np.ndarray, "*n H W"], intrinsics: Float[np.ndarray, "*n 3 3"], T_frame_cam: Float[np.ndarray, "*n 4 4"]
+    depth_m: Float[np.ndarray, "*n H W"],
+    intrinsics: Float[np.ndarray, "*n 3 3"],
+    T_frame_cam: Float[np.ndarray, "*n 4 4"],
 ) -> Float[np.ndarray, "*n H W 3"]:
     """The point that every pixel shows, in metres, in the frame that `T_frame_cam` leads to."""
     pixels = pixel_grid(*depth_m.shape[-2:])
@@ -94,6 +96,8 @@ def crop_intrinsics(intrinsics: Float[np.ndarray, "*n 3 3"], top: float, left: f
     return moved
 
 
-def resize_intrinsics(intrinsics: Float[np.ndarray, "*n 3 3"], scale_y: float, scale_x: float) -> Float[np.ndarray, "*n 3 3"]:
+def resize_intrinsics(
+    intrinsics: Float[np.ndarray, "*n 3 3"], scale_y: float, scale_x: float
+) -> Float[np.ndarray, "*n 3 3"]:
     """Intrinsics after the image grew by these factors (new size over old)."""
     return intrinsics * np.array([scale_x, scale_y, 1.0])[:, None]

@@ -102,6 +102,8 @@ class VectorSpec(Frozen):
 class CameraSpec(Frozen):
     """One camera: how depth is coded, and, if it rides on an end-effector, which and where.
 
+    `depth_scale` is `relative` where the data's coding is unknown: then near and far are nominal, not metres.
+
     `mount` names an end-effector whose proprio parts are `<mount>_position` and, unless its orientation is fixed,
     `<mount>_orientation`; `T_ee_cam` is the hand-eye calibration, row by row.
     """
@@ -109,6 +111,7 @@ class CameraSpec(Frozen):
     name: str
     near_m: float
     far_m: float
+    depth_scale: Literal["metric", "relative"] = "metric"
     mount: str | None = None
     T_ee_cam: tuple[tuple[float, float, float, float], ...] | None = None
 

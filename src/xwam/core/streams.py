@@ -4,8 +4,9 @@ Axes: B batch, C latent channels, T latent frames, V views, H W latent rows and 
 A actions, P proprioceptive states, D entries of a vector, L text tokens, K distinct noise levels.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
-from typing import Callable, Self
+from typing import Self
 
 import torch
 from jaxtyping import Bool, Float, Int

@@ -80,6 +80,8 @@ class Clip:
     def scene(self) -> RGBDClip:
         """The clip as a 4D scene."""
         if self.depth_m is None or self.intrinsics is None or self.T_base_cam is None:
-            raise ValueError("a clip without depth or calibration is no 4D scene: record both, or use one that has them")
+            raise ValueError(
+                "a clip without depth or calibration is no 4D scene: record both, or use one that has them"
+            )
         parts = (self.rgb, self.depth_m, self.intrinsics, self.T_base_cam)
         return RGBDClip(self.cameras, *parts, self.period_s)

@@ -78,7 +78,7 @@ def sample(
     now = replace(start, depth=None)
     if known_action is not None:
         now = replace(now, action=_on_path(known_action, start.action, schedule.sigma_action[0]))
-    pasts: dict[str, Past] = {name: () for name in SAMPLED}
+    pasts: dict[str, Past] = dict.fromkeys(SAMPLED, ())
     for step in range(schedule.steps):
         with_depth = schedule.with_depth and step == schedule.steps - 1
         predicted = velocity(now, _levels(now, schedule, step), with_depth)

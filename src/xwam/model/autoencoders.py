@@ -141,7 +141,9 @@ class SmallAutoencoder(nn.Module):
             groups = self.group_from_latent(rearrange(pairs, "b c t h w -> (b t) c h w"))
             groups = rearrange(groups, "(b t) (k c) h w -> b (t k) c h w", b=batch, k=FRAMES_PER_LATENT)
             features = torch.cat([features, groups], dim=1)
-        frames = self.decoder(rearrange(features, "b f c h w -> (b f) c h w").contiguous(memory_format=torch.channels_last))
+        frames = self.decoder(
+            rearrange(features, "b f c h w -> (b f) c h w").contiguous(memory_format=torch.channels_last)
+        )
         return rearrange(frames, "(b f) c h w -> b c f h w", b=batch)
 
     def _standardise(self, latents: Float[Tensor, "B C T h w"]) -> Float[Tensor, "B C T h w"]:

@@ -59,7 +59,9 @@ class ChunkQueue:
         if not self._queue:
             chunk = self._policy.act(observe())
             if len(chunk.actions) < self._execute:
-                raise ValueError(f"a chunk of {len(chunk.actions)} actions, {self._execute} to execute: lower `execute`")
+                raise ValueError(
+                    f"a chunk of {len(chunk.actions)} actions, {self._execute} to execute: lower `execute`"
+                )
             if not np.isfinite(chunk.actions).all():
                 raise ValueError("the policy returned actions that are not finite: nothing was executed")
             self._queue.extend(chunk.actions[: self._execute])

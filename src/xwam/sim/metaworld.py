@@ -1,7 +1,7 @@
 """Meta-World's tasks, with upright cameras, exact calibration, and its scripted experts.
 
 The base frame is MuJoCo's world frame. Proprio is the gripper's position and opening; the gripper never turns.
-Actions are the controller's own: displacement of the gripper's target (1 is `STEP_M`) and gripper effort, all in -1 .. 1.
+Actions are the controller's own: displacement of the gripper's target (1 is `STEP_M`) and gripper effort, -1 .. 1.
 """
 
 import ctypes.util
@@ -49,7 +49,9 @@ def embodiment() -> Embodiment:
         Part(name="gripper_effort", kind="gripper", size=1, unit="-1 opens, 1 closes"),
     )
     fixed = tuple(CameraSpec(name=name, near_m=0.35, far_m=2.5) for name in FIXED_EYES)
-    wrist = CameraSpec(name="wrist", near_m=0.04, far_m=1.0, mount="ee", T_ee_cam=look_at(WRIST_EYE, WRIST_TARGET).tolist())
+    wrist = CameraSpec(
+        name="wrist", near_m=0.04, far_m=1.0, mount="ee", T_ee_cam=look_at(WRIST_EYE, WRIST_TARGET).tolist()
+    )
     return Embodiment(
         name="metaworld_sawyer",
         cameras=(*fixed, wrist),

@@ -12,7 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from xwam.data.episodes import Episode, EpisodeStore
 from xwam.data.finalise import finalise
-from xwam.data.layout import DatasetSpec
+from xwam.data.layout import DatasetSpec, read_json, write_json
 from xwam.data.writer import ShardWriter, published
 from xwam.sim.env import Environment, make_environment
 
@@ -23,6 +23,8 @@ EXECUTION_NOISES = (0.0, 0.3, 0.6)
 STEPS_AFTER_SUCCESS = 16
 MAX_DEMONSTRATION_STEPS = 200
 SEEDS_PER_SHARD = 10
+MOST_ENVIRONMENTS = 100
+PLAN = "recording.json"
 
 
 @dataclass
@@ -64,16 +66,41 @@ class Shard:
     seeds: range
 
 
-def shards_of(environments: Sequence[str], episodes: int) -> list[Shard]:
-    """`episodes` seeds of every environment, in shards that alternate between environments.
+def shards_of(plan: Mapping[str, int]) -> list[Shard]:
+    """The shards of so many seeds of each environment, in turns.
 
-    A recording that is stopped early so holds all of them, and one that is extended keeps its shards.
+    A recording that is stopped early so holds all environments. A shard's index tells its environment's place in the
+    plan and its seeds, so a plan that grows at its end, or in its numbers, keeps the shards that it had.
     """
-    if not 0 < episodes <= FIRST_EVALUATION_SEED:
-        raise ValueError(f"{episodes} episodes: record at least 1, and at most {FIRST_EVALUATION_SEED}")
-    starts = range(0, episodes, SEEDS_PER_SHARD)
-    pieces = [(name, range(start, min(start + SEEDS_PER_SHARD, episodes))) for start in starts for name in environments]
-    return [Shard(index, name, seeds) for index, (name, seeds) in enumerate(pieces)]
+    shards = []
+    for place, (name, episodes) in enumerate(plan.items()):
+        if not 0 < episodes <= FIRST_EVALUATION_SEED or place >= MOST_ENVIRONMENTS:
+            raise ValueError(f"{episodes} episodes of {name}: record 1 to {FIRST_EVALUATION_SEED} of up to 100 tasks")
+        for block, first in enumerate(range(0, episodes, SEEDS_PER_SHARD)):
+            seeds = range(first, min(first + SEEDS_PER_SHARD, episodes))
+            shards.append(Shard(block * MOST_ENVIRONMENTS + place, name, seeds))
+    return sorted(shards, key=lambda shard: shard.index)
+
+
+def extended_plan(root: Path, environments: Sequence[str], episodes: int, height: int, width: int) -> dict[str, int]:
+    """What `root` was asked to hold so far and now; kept in it, so that shards mean the same next time."""
+    path = root / PLAN
+    size = [height, width]
+    known = read_json(path) if path.exists() else {"size": size, "episodes": {}}
+    if known["size"] != size:
+        raise ValueError(f"{root} holds images of {known['size']}, not {size}: record into another folder")
+    plan = dict(known["episodes"])
+    for name in environments:
+        before = plan.get(name, 0)
+        if episodes > before and before % SEEDS_PER_SHARD:
+            raise ValueError(
+                f"{root} was asked for {before} episodes of {name}, which end within a shard of {SEEDS_PER_SHARD}: "
+                "only multiples of it can be extended; record into another folder"
+            )
+        plan[name] = max(before, episodes)
+    shards_of(plan)
+    write_json(path, {"size": size, "episodes": plan})
+    return plan
 
 
 @dataclass(frozen=True)
@@ -88,10 +115,10 @@ def record_dataset(
     root: Path, environments: Sequence[str], episodes: int, height: int, width: int, workers: int
 ) -> int:
     """Records `episodes` seeds of every environment into `root`, or what is missing of them; returns those kept."""
-    shards, kept = shards_of(environments, episodes), 0
+    shards, kept = shards_of(extended_plan(root, environments, episodes, height, width)), 0
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns) as progress:
-        task = progress.add_task("Recording", total=episodes * len(environments))
+        task = progress.add_task("Recording", total=sum(len(shard.seeds) for shard in shards))
         progress.advance(task, sum(len(shard.seeds) for shard in shards if shard.index in published(root)))
         for recorded in record(root, shards, height, width, workers):
             kept += recorded.kept

@@ -66,4 +66,3 @@ def wilson_interval(successes: int, episodes: int, z: float = 1.96) -> tuple[flo
     centre = (share + spread / 2) / (1 + spread)
     half = z * np.sqrt(share * (1 - share) / episodes + spread / (4 * episodes)) / (1 + spread)
     return max(0.0, float(centre - half)), min(1.0, float(centre + half))
-

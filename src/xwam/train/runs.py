@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 import torch
 from einops import rearrange
@@ -99,6 +100,7 @@ class ModelRun(Frozen):
     train: TrainConfig
     start_stride: int = 2
     batch_size: int = 64
+    export_dtype: Literal["float32", "bfloat16", "float16"] = "bfloat16"
 
 
 def train_model(run: ModelRun, folder: Path) -> Path | None:
@@ -119,7 +121,11 @@ def train_model(run: ModelRun, folder: Path) -> Path | None:
     exported = folder / "export"
     with trainer.ema.applied():
         seen = [(store.info(episode).environment, store.info(episode).seed) for episode in training]
-        model.save(exported, {"recipe": run.model_dump(mode="json", exclude={"model"}), "trained_on": seen})
+        model.save(
+            exported,
+            {"recipe": run.model_dump(mode="json", exclude={"model"}), "trained_on": seen},
+            getattr(torch, run.export_dtype),
+        )
     return exported
 
 
