@@ -167,7 +167,13 @@ def convert(source: Positional[Path], out: Positional[Path], model: str | None =
 
 
 @app.command
-def demo(checkpoint: Path = SHIPPED, episodes: int = 2, out: Path = Path("out/demo"), seed: int = 1_000_000) -> None:
+def demo(
+    checkpoint: Path = SHIPPED,
+    episodes: int = 2,
+    out: Path = Path("out/demo"),
+    seed: int = 1_000_000,
+    workers: int = 2,
+) -> None:
     """Watch nano act in three tasks and imagine their futures; writes out/demo/index.html in a few minutes.
 
     Args:
@@ -175,10 +181,11 @@ def demo(checkpoint: Path = SHIPPED, episodes: int = 2, out: Path = Path("out/de
         episodes: Closed-loop episodes of each task.
         out: Folder for the page.
         seed: First seed of the episodes.
+        workers: Processes that run at the same time.
     """
     from xwam.demo import run_demo
 
-    run_demo(checkpoint, episodes, out, seed)
+    run_demo(checkpoint, episodes, out, seed, workers)
 
 
 def main() -> None:

@@ -39,15 +39,15 @@ EXPLANATION = (
 )
 
 
-def run_demo(checkpoint: Path, episodes: int, out: Path, seed: int) -> None:
+def run_demo(checkpoint: Path, episodes: int, out: Path, seed: int, workers: int) -> None:
     """Acts, imagines, measures, and writes `out`/index.html."""
     console = Console()
     out.mkdir(parents=True, exist_ok=True)
     seeds = range(seed, seed + episodes)
-    rollouts = evaluate_success(checkpoint, DEMO_TASKS, seeds, EXECUTE, workers=2, filmed=episodes)
+    rollouts = evaluate_success(checkpoint, DEMO_TASKS, seeds, EXECUTE, workers, filmed=episodes)
     success = success_of(rollouts, DEMO_TASKS)
     console.print(success_table(success))
-    imagined = evaluate_dreams(checkpoint, DEMO_TASKS, [FIRST_DREAM_SEED + seed], workers=2)
+    imagined = evaluate_dreams(checkpoint, DEMO_TASKS, [FIRST_DREAM_SEED + seed], workers)
     model, dummy = summarise([i.scores for i in imagined]), summarise([i.dummy for i in imagined])
     console.print(dream_table(model, dummy))
     rows = [SuccessRow(row.task, row.successes, row.episodes) for row in success]

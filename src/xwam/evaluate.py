@@ -94,6 +94,10 @@ def progress_bar() -> Progress:
 
 
 def _run_all(function: Callable[[Job], Any], jobs: Sequence[Job], workers: int) -> Iterator[Any]:
+    """Results as they come, from so many processes; one worker is this process."""
+    if workers == 1:
+        yield from map(function, jobs)
+        return
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_single_threaded) as pool:
         try:
             for future in as_completed([pool.submit(function, job) for job in jobs]):

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Complex, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 # On a CPU the fused kernels gain nothing from bfloat16; writing the scores out wins while they fit its caches.
@@ -39,10 +39,11 @@ def attend_fused(queries: Float[Tensor, "B N h d"], of: KeysValues) -> Float[Ten
     return F.scaled_dot_product_attention(*(x.transpose(1, 2) for x in (queries, *of))).transpose(1, 2)
 
 
-def rotated(x: Float[Tensor, "B N h d"], rotation: Complex[Tensor, "N 1 d/2"]) -> Float[Tensor, "B N h d"]:
-    """Adjacent pairs of entries turned by each token's angles; float32."""
-    pairs = torch.view_as_complex(x.float().unflatten(-1, (-1, 2)))
-    return torch.view_as_real(pairs * rotation).flatten(-2)
+def rotated(x: Float[Tensor, "B N h d"], rotation: Float[Tensor, "2 N 1 d"]) -> Float[Tensor, "B N h d"]:
+    """Adjacent pairs of entries turned by each token's angles: (a, b) -> (a cos - b sin, b cos + a sin); float32."""
+    x, (cosine, signed_sine) = x.float(), rotation
+    partner = x.unflatten(-1, (-1, 2)).flip(-1).flatten(-2)
+    return x * cosine + partner * signed_sine
 
 
 def gelu(x: Float[Tensor, "*n"]) -> Float[Tensor, "*n"]:
@@ -82,12 +83,12 @@ class Attention(nn.Module):
         self.query_norm, self.key_norm = RMSNorm(width, eps), RMSNorm(width, eps)
 
     def queries(
-        self, x: Float[Tensor, "B N D"], rotation: Complex[Tensor, "N 1 d/2"] | None = None
+        self, x: Float[Tensor, "B N D"], rotation: Float[Tensor, "2 N 1 d"] | None = None
     ) -> Float[Tensor, "B N h d"]:
         projected = self.query(x)
         return self._placed(self.query_norm(projected), rotation).to(projected.dtype)
 
-    def keys_values(self, x: Float[Tensor, "B M D"], rotation: Complex[Tensor, "M 1 d/2"] | None = None) -> KeysValues:
+    def keys_values(self, x: Float[Tensor, "B M D"], rotation: Float[Tensor, "2 M 1 d"] | None = None) -> KeysValues:
         values = self.value(x)
         keys = self._placed(self.key_norm(self.key(x)), rotation).to(values.dtype)
         return KeysValues(keys, self._split(values))
@@ -139,7 +140,7 @@ class Block(nn.Module):
         x: Float[Tensor, "B N D"],
         level_vectors: Float[Tensor, "B K 6 D"],
         level: Int[Tensor, " N"],
-        rotation: Complex[Tensor, "N 1 d/2"],
+        rotation: Float[Tensor, "2 N 1 d"],
         text: KeysValues,
         beside: KeysValues | None = None,
     ) -> tuple[Float[Tensor, "B N D"], KeysValues]:

@@ -8,7 +8,7 @@ from functools import lru_cache
 
 import torch
 from einops import rearrange
-from jaxtyping import Complex, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from xwam.core.streams import NoiseLevels, Streams
@@ -96,11 +96,10 @@ def positions(layout: Layout, actions_per_frame: int) -> Float[Tensor, "N 3"]:
 @lru_cache(maxsize=32)
 def rotations(
     layout: Layout, actions_per_frame: int, head_width: int, device: torch.device
-) -> Complex[Tensor, "N 1 head_width/2"]:
-    """Rotary embedding (arXiv 2104.09864) as in Wan: cos + i sin of each position times each frequency.
+) -> Float[Tensor, "2 N 1 head_width"]:
+    """Rotary embedding (arXiv 2104.09864) as in Wan: cosine, and sine with the sign that its entry needs.
 
-    A head splits into parts for time, row and column. Complex numbers only name the pairs: one multiplication
-    rotates adjacent entries in place of six strided real ones. Angles are computed in double precision.
+    A head splits into parts for time, row and column. Angles are computed once a shape, in double precision.
     """
     side = 2 * (head_width // 6)
     parts = (head_width - 2 * side, side, side)
@@ -111,7 +110,9 @@ def rotations(
             for axis, part in enumerate(parts)
         ]
         angle = torch.cat(angles, dim=1).unsqueeze(1)
-        return torch.polar(torch.ones_like(angle), angle).to(torch.complex64).to(device)
+        sine = angle.sin()
+        table = torch.stack([angle.cos().repeat_interleave(2, -1), torch.stack([-sine, sine], dim=-1).flatten(-2)])
+        return table.float().to(device)
 
 
 def frequencies(sigma: Float[Tensor, "B K"], width: int) -> Float[Tensor, "B K width"]:

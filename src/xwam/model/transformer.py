@@ -10,7 +10,7 @@ from functools import cached_property
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Complex, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from xwam.core.streams import NoiseLevels, Streams
@@ -40,7 +40,7 @@ class Conditions:
     level_vector: Float[Tensor, "B K D"]
     level_vectors: Float[Tensor, "B K 6 D"]
     level: Int[Tensor, " N"]
-    rotation: Complex[Tensor, "N 1 d/2"]
+    rotation: Float[Tensor, "2 N 1 d"]
 
 
 class WorldActionTransformer(nn.Module):
@@ -148,7 +148,7 @@ class WorldActionTransformer(nn.Module):
             if depth is not None:
                 twin = i - first_twin
                 depth, _ = self.depth_blocks[twin](
-                    depth, c.level_vectors, c.level[:video_tokens], c.rotation[:video_tokens], text.depth[twin], trunk
+                    depth, c.level_vectors, c.level[:video_tokens], c.rotation[:, :video_tokens], text.depth[twin], trunk
                 )
         return x, depth
 

@@ -6,6 +6,7 @@ Actions are the controller's own: displacement of the gripper's target (1 is `ST
 
 import ctypes.util
 import os
+import warnings
 
 import numpy as np
 from jaxtyping import Float
@@ -120,7 +121,9 @@ class MetaWorld:
         return Observation(images, proprio, self.instructions[0], depths, intrinsics, poses)
 
     def expert_action(self) -> Float[np.ndarray, " 4"]:
-        return np.clip(self._expert.get_action(self._state), -1.0, 1.0).astype(np.float32)
+        with warnings.catch_warnings():  # experts ask for more than 1 on purpose, and warn of it
+            warnings.simplefilter("ignore")
+            return np.clip(self._expert.get_action(self._state), -1.0, 1.0).astype(np.float32)
 
     def close(self) -> None:
         """Frees the renderer's GL context; call it before the process ends."""
