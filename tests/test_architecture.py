@@ -21,7 +21,7 @@ SOURCE = ROOT / "src"
 LAYERS = (
     ("__init__",),
     ("cli",),
-    ("demo",),
+    ("demo", "convert"),
     ("recipes", "evaluate", "show"),
     ("train",),
     ("wam", "sim"),

@@ -1,5 +1,6 @@
 """How good a model is: success in closed loop, and imagined futures against the truth."""
 
+import atexit
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
@@ -122,6 +123,7 @@ def _environment(task: str, checkpoint: Path):
     model = _model(checkpoint)
     environment = make_environment(task, *model.config.image_size)
     environment.embodiment.check_same_robot(model.embodiment)
+    atexit.register(environment.close)
     return environment
 
 

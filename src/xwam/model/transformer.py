@@ -148,7 +148,12 @@ class WorldActionTransformer(nn.Module):
             if depth is not None:
                 twin = i - first_twin
                 depth, _ = self.depth_blocks[twin](
-                    depth, c.level_vectors, c.level[:video_tokens], c.rotation[:, :video_tokens], text.depth[twin], trunk
+                    depth,
+                    c.level_vectors,
+                    c.level[:video_tokens],
+                    c.rotation[:, :video_tokens],
+                    text.depth[twin],
+                    trunk,
                 )
         return x, depth
 
