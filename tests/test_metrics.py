@@ -143,3 +143,28 @@ def test_summary_is_a_mean_with_an_interval():
     assert metrics.summarise(varied)["all/every/chamfer_m"] == estimate
     with pytest.raises(ValueError, match="no metrics"):
         metrics.summarise([])
+
+
+def block(left_m: float) -> np.ndarray:
+    """A cube of 6 cm, in points a centimetre apart, on a table of 40 cm."""
+    table = np.stack(np.meshgrid(np.arange(0, 0.4, 0.01), np.arange(0, 0.4, 0.01), [0.0]), -1).reshape(-1, 3)
+    cube = np.stack(np.meshgrid(*[np.arange(0.0, 0.06, 0.01)] * 3), -1).reshape(-1, 3)
+    return np.concatenate([table, cube + [left_m, 0.1, 0.01]])
+
+
+def test_changed_points_judge_what_moved_and_nothing_else():
+    before, true = block(0.05), block(0.2)
+    still = metrics.chamfer_of_changed(before, true, before)
+    assert still > metrics.CHANGED_POINT_M
+    assert metrics.chamfer_of_changed(true, true, before) == 0
+    off = metrics.chamfer_of_changed(block(0.21), true, before)
+    assert 0 < off < still
+    far_noise = np.random.default_rng(0).uniform(1, 2, (100, 3))
+    assert metrics.chamfer_of_changed(np.concatenate([true, far_noise]), true, before) == 0
+    table_only = true[:1600]
+    assert metrics.chamfer_of_changed(table_only, true, before) > 0.01
+
+
+def test_nothing_changed_is_no_number():
+    assert np.isnan(metrics.chamfer_of_changed(block(0.1), block(0.1), block(0.1)))
+    assert np.isnan(metrics.chamfer_of_changed(block(0.1)[:0], block(0.2), block(0.1)))

@@ -17,6 +17,8 @@ from xwam.core.types import RGBDClip
 from xwam.scene.cloud import fuse
 
 Region = Literal["changed", "all"]
+CHANGED_POINT_M = 0.02
+VOXEL_M = 0.01
 REGIONS: tuple[Region, ...] = get_args(Region)
 
 PSNR_OF_IDENTICAL_DB = 100.0
@@ -168,11 +170,20 @@ def evaluate(predicted: RGBDClip, true: RGBDClip, static: Bool[np.ndarray, " V"]
         )
     changed = changed_mask(true)
     static = static_views(true) if static is None else static
-    every = np.ones_like(changed)
-    return Metrics(true.cameras, static, _score(predicted, true, changed), _score(predicted, true, every))
+    pairs = list(zip(_clouds(predicted), _clouds(true), strict=True))
+    before = pairs[0][1]
+    over_changed = _nanmean(np.array([chamfer_of_changed(p, t, before) for p, t in pairs[1:]]))
+    over_all = _nanmean(np.array([chamfer(p, t) for p, t in pairs[1:]]))
+    return Metrics(
+        true.cameras,
+        static,
+        Scores(*_per_view(predicted, true, changed), over_changed),
+        Scores(*_per_view(predicted, true, np.ones_like(changed)), over_all),
+    )
 
 
-def _score(predicted: RGBDClip, true: RGBDClip, mask: Bool[np.ndarray, "V T H W"]) -> Scores:
+def _per_view(predicted: RGBDClip, true: RGBDClip, mask: Bool[np.ndarray, "V T H W"]) -> Float[np.ndarray, "4 V"]:
+    """PSNR, SSIM, AbsRel and delta1 of each view, means over frames 1.. ."""
     V, T = mask.shape[:2]
     per_frame = np.empty((4, V, T - 1))
     for v in range(V):
@@ -180,18 +191,40 @@ def _score(predicted: RGBDClip, true: RGBDClip, mask: Bool[np.ndarray, "V T H W"
             images = (predicted.rgb[v, t], true.rgb[v, t], mask[v, t])
             depths = (predicted.depth_m[v, t], true.depth_m[v, t], mask[v, t])
             per_frame[:, v, t - 1] = psnr(*images), ssim(*images), abs_rel(*depths), delta1(*depths)
-    per_view = np.array([[_nanmean(frames) for frames in measure] for measure in per_frame])
-    distances = np.array([_cloud_distance(predicted, true, mask[:, t], t) for t in range(1, T)])
-    return Scores(per_view[0], per_view[1], per_view[2], per_view[3], _nanmean(distances))
+    return np.array([[_nanmean(frames) for frames in measure] for measure in per_frame])
 
 
-def _cloud_distance(predicted: RGBDClip, true: RGBDClip, mask: Bool[np.ndarray, "V H W"], frame: int) -> float:
-    """Chamfer distance of the fused clouds of one frame, both lifted from the same pixels, each by its own cameras.
+def chamfer_of_changed(
+    predicted_m: Float[np.ndarray, "N 3"],
+    true_m: Float[np.ndarray, "M 3"],
+    before_m: Float[np.ndarray, "K 3"],
+    step_m: float = CHANGED_POINT_M,
+) -> float:
+    """Chamfer distance in metres over what truly changed since frame 0, whose true cloud is `before_m`.
 
-    Flying pixels are kept: a dream that hangs points in the air is to pay for it.
+    The region is where surface appeared (true points further than `step_m` from the cloud before) or vanished (points
+    before, further than that from the true cloud), and `step_m` around both: taken from the truth alone. Half the sum
+    of the mean distance from the true points that appeared to the prediction, and of that from the predicted points
+    in the region to the truth. A still prediction keeps what vanished and lacks what appeared, and errs by more than
+    `step_m` on both. NaN where nothing changed.
     """
-    clouds = [fuse(clip, frame, pixels=mask, max_incidence_deg=None) for clip in (predicted, true)]
-    return chamfer(*(cloud.points_m for cloud in clouds))
+    if min(len(predicted_m), len(true_m), len(before_m)) == 0:
+        return float("nan")
+    true_tree, before_tree = KDTree(true_m), KDTree(before_m)
+    appeared = true_m[before_tree.query(true_m)[0] > step_m]
+    vanished = before_m[true_tree.query(before_m)[0] > step_m]
+    if len(appeared) == 0 or len(vanished) == 0:
+        return float("nan")
+    near = KDTree(np.concatenate([appeared, vanished])).query(predicted_m)[0] <= step_m
+    missed, _ = KDTree(predicted_m).query(appeared)
+    # What is predicted nowhere in the region errs on that side as what appeared and was missed.
+    wrong = true_tree.query(predicted_m[near])[0] if near.any() else missed
+    return float((missed.mean() + wrong.mean()) / 2)
+
+
+def _clouds(clip: RGBDClip) -> list[Float[np.ndarray, "N 3"]]:
+    """The fused points of every frame, without flying pixels, one a cubic centimetre: as the viewer shows them."""
+    return [fuse(clip, frame, voxel_m=VOXEL_M).points_m for frame in range(clip.rgb.shape[1])]
 
 
 def _nanmean(values: Float[np.ndarray, " N"]) -> float:
