@@ -7,10 +7,17 @@ import torch
 from torch import Tensor
 
 from xwam.core.streams import STREAMS, NoiseLevels, Streams
-from xwam.model import blocks
-from xwam.model.blocks import KeysValues, attend_fused, attend_plain, gelu, rotated
+from xwam.model import transformer
 from xwam.model.tokens import Layout, frequencies, patchify, positions, rotations, unpatchify
-from xwam.model.transformer import TransformerConfig, WorldActionTransformer
+from xwam.model.transformer import (
+    KeysValues,
+    TransformerConfig,
+    WorldActionTransformer,
+    attend_fused,
+    attend_plain,
+    gelu,
+    rotated,
+)
 
 SMALL = TransformerConfig(
     width=48,
@@ -166,7 +173,7 @@ def test_plain_attention_equals_fused_forward_and_backward():
 
 def test_the_network_is_the_same_by_either_attention(network, monkeypatch):
     plain = run(network, *inputs())
-    monkeypatch.setattr(blocks, "PLAIN_ATTENTION_SCORES", 0)
+    monkeypatch.setattr(transformer, "PLAIN_ATTENTION_SCORES", 0)
     assert_close(plain, run(network, *inputs()), atol=1e-5, rtol=1e-4)
 
 

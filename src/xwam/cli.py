@@ -78,9 +78,12 @@ def train(
         autoencoder: Folder of the autoencoder's run, runs/RECIPE-autoencoder if not given.
         set: Overrides of single settings, such as --set train.steps=100; may be repeated.
     """
-    from xwam.recipes import start
+    from xwam.recipes import configured
 
-    start(recipe, dataset, run or Path("runs") / recipe, autoencoder or Path("runs") / f"{recipe}-autoencoder", set)
+    autoencoder = autoencoder or Path("runs") / f"{recipe}-autoencoder"
+    exported = configured(recipe, dataset, autoencoder, set).train_in(run or Path("runs") / recipe)
+    if exported is not None:
+        print(f"Finished: {exported}")
 
 
 @app.command

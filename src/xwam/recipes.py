@@ -10,7 +10,7 @@ from xwam.model.config import TransformerConfig
 from xwam.model.text import SmallTextEncoderConfig
 from xwam.model.wan import UMT5TextEncoderConfig, WanAutoencoderConfig
 from xwam.sim.metaworld import embodiment as metaworld
-from xwam.train.runs import AutoencoderRun, DataConfig, ModelRun, train_autoencoder, train_model
+from xwam.train.runs import AutoencoderRun, DataConfig, ModelRun
 from xwam.train.trainer import TrainConfig
 from xwam.wam import ModelConfig, NoiseConfig
 
@@ -146,13 +146,10 @@ RECIPES: dict[str, Callable[[Path, Path], AutoencoderRun | ModelRun]] = {
 RELEASED: dict[str, Callable[[], ModelConfig]] = {"wan22-5b-robocasa": wan22_5b_robocasa}
 
 
-def start(name: str, dataset: Path, folder: Path, autoencoder: Path, overrides: Sequence[str]) -> None:
-    """Trains a recipe in `folder`, or resumes it there."""
+def configured(name: str, dataset: Path, autoencoder: Path, overrides: Sequence[str]) -> AutoencoderRun | ModelRun:
+    """A named run on this dataset, with single settings overridden."""
     if name not in RECIPES:
         close = get_close_matches(name, RECIPES, n=1)
         hint = f"did you mean {close[0]!r}?" if close else f"there are {', '.join(RECIPES)}"
         raise ValueError(f"no recipe {name!r}; {hint}")
-    run = RECIPES[name](dataset, autoencoder).override(overrides)
-    exported = train_autoencoder(run, folder) if isinstance(run, AutoencoderRun) else train_model(run, folder)
-    if exported is not None:
-        print(f"Finished: {exported}")
+    return RECIPES[name](dataset, autoencoder).override(overrides)

@@ -16,6 +16,7 @@ from xwam.data.batches import ClipBatches
 from xwam.data.clips import split
 from xwam.data.episodes import EpisodeStore
 from xwam.data.latents import LatentClips, LatentSettings, encode_episodes
+from xwam.data.layout import write_atomically
 from xwam.data.snippets import SnippetBatches, films_of
 from xwam.data.statistics import fit_embodiment
 from xwam.data.transforms import ClipTransform
@@ -47,23 +48,24 @@ class AutoencoderRun(Frozen):
     batch_size: int = 6
     episodes_per_environment: int = 24
 
-
-def train_autoencoder(run: AutoencoderRun, folder: Path) -> Path | None:
-    """Trains, or resumes, and exports the averaged weights; None if it was stopped before the end."""
-    store = EpisodeStore(run.data.dataset)
-    training, held_out = split(store, run.data.held_out, run.data.seed)
-    chosen = thinned(store, training, run.episodes_per_environment)
-    films = [films_of(store, run.embodiment, episodes) for episodes in (chosen, held_out)]
-    batches = SnippetBatches(*films, run.frames, run.stride, run.batch_size, run.train.seed)
-    torch.manual_seed(run.train.seed)
-    model = SmallAutoencoder(run.autoencoder).to(memory_format=torch.channels_last)
-    trainer = Trainer(model, batches, run.train, folder, run)
-    if not trainer.fit():
-        return None
-    with trainer.ema.applied():
-        samples = torch.cat([batches.train(step) for step in range(STATISTICS_BATCHES)])
-        model.fit_latent_statistics(samples.to(trainer.device).float() / 127.5 - 1)
-        return _export(model, folder)
+    def train_in(self, folder: Path) -> Path | None:
+        """Trains, or resumes, and exports the averaged weights; None if it was stopped before the end."""
+        store = EpisodeStore(self.data.dataset)
+        training, held_out = split(store, self.data.held_out, self.data.seed)
+        chosen = thinned(store, training, self.episodes_per_environment)
+        films = [films_of(store, self.embodiment, episodes) for episodes in (chosen, held_out)]
+        batches = SnippetBatches(*films, self.frames, self.stride, self.batch_size, self.train.seed)
+        torch.manual_seed(self.train.seed)
+        model = SmallAutoencoder(self.autoencoder).to(memory_format=torch.channels_last)
+        trainer = Trainer(model, batches, self.train, folder, self)
+        if not trainer.fit():
+            return None
+        with trainer.ema.applied():
+            samples = torch.cat([batches.train(step) for step in range(STATISTICS_BATCHES)])
+            model.fit_latent_statistics(samples.to(trainer.device).float() / 127.5 - 1)
+            weights = {name: x.contiguous() for name, x in model.state_dict().items()}
+            write_atomically(folder / EXPORTED_AUTOENCODER, lambda path: save_file(weights, path))
+        return folder / EXPORTED_AUTOENCODER
 
 
 def thinned(store: EpisodeStore, episodes: Sequence[int], per_environment: int) -> list[int]:
@@ -84,13 +86,6 @@ def load_autoencoder(folder: Path, config: SmallAutoencoderConfig) -> SmallAutoe
     return autoencoder.eval()
 
 
-def _export(model: SmallAutoencoder, folder: Path) -> Path:
-    path, temporary = folder / EXPORTED_AUTOENCODER, folder / (EXPORTED_AUTOENCODER + ".tmp")
-    save_file({name: x.contiguous() for name, x in model.state_dict().items()}, temporary)
-    temporary.rename(path)
-    return path
-
-
 class ModelRun(Frozen):
     """Everything that makes a world action model; clips start `start_stride` rows apart."""
 
@@ -102,31 +97,28 @@ class ModelRun(Frozen):
     batch_size: int = 64
     export_dtype: Literal["float32", "bfloat16", "float16"] = "bfloat16"
 
-
-def train_model(run: ModelRun, folder: Path) -> Path | None:
-    """Encodes the clips where needed, trains, or resumes, and exports; None if it was stopped before the end."""
-    store = EpisodeStore(run.data.dataset)
-    training, held_out = split(store, run.data.held_out, run.data.seed)
-    robot = fit_embodiment(store, run.model.embodiment, training)
-    run = run.model_copy(update={"model": run.model.model_copy(update={"embodiment": robot})})
-    torch.manual_seed(run.train.seed)
-    model = WorldActionModel(run.model)
-    model.autoencoder.load_state_dict(load_autoencoder(Path(run.autoencoder), run.model.autoencoder).state_dict())
-    batches = ClipBatches(
-        *_latent_clips(run, model, store, training, held_out), batch_size=run.batch_size, seed=run.train.seed
-    )
-    trainer = Trainer(model, batches, run.train, folder, run)
-    if not trainer.fit():
-        return None
-    exported = folder / "export"
-    with trainer.ema.applied():
-        seen = [(store.info(episode).environment, store.info(episode).seed) for episode in training]
-        model.save(
-            exported,
-            {"recipe": run.model_dump(mode="json", exclude={"model"}), "trained_on": seen},
-            getattr(torch, run.export_dtype),
-        )
-    return exported
+    def train_in(self, folder: Path) -> Path | None:
+        """Encodes the clips where needed, trains, or resumes, and exports; None if it was stopped before the end."""
+        store = EpisodeStore(self.data.dataset)
+        training, held_out = split(store, self.data.held_out, self.data.seed)
+        robot = fit_embodiment(store, self.model.embodiment, training)
+        run = self.model_copy(update={"model": self.model.model_copy(update={"embodiment": robot})})
+        torch.manual_seed(self.train.seed)
+        model = WorldActionModel(run.model)
+        model.autoencoder.load_state_dict(load_autoencoder(Path(self.autoencoder), self.model.autoencoder).state_dict())
+        clips = _latent_clips(run, model, store, training, held_out)
+        batches = ClipBatches(*clips, batch_size=self.batch_size, seed=self.train.seed)
+        trainer = Trainer(model, batches, self.train, folder, run)
+        if not trainer.fit():  # each step descends model.loss(batch, seed)
+            return None
+        infos = [store.info(episode) for episode in training]
+        provenance = {
+            "recipe": run.model_dump(mode="json", exclude={"model"}),
+            "trained_on": [(info.environment, info.seed) for info in infos],
+        }
+        with trainer.ema.applied():
+            model.save(folder / "export", provenance, getattr(torch, self.export_dtype))
+        return folder / "export"
 
 
 def _latent_clips(
