@@ -2,13 +2,11 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from toy_world import ToyWorld
 from xwam.core.types import ActionChunk
 from xwam.policy.policy import ChunkQueue
-from xwam.sim.rollout import rollout, wilson_interval
+from xwam.sim.rollout import rollout
 
 
 class Expert:
@@ -70,38 +68,3 @@ def test_each_step_is_reported():
     steps = []
     run(on_step=steps.append)
     assert steps == list(range(7))
-
-
-@pytest.mark.parametrize(
-    "successes, episodes, low, high",
-    [
-        (8, 10, 0.4902, 0.9433),
-        (0, 10, 0.0, 0.2775),
-        (10, 10, 0.7225, 1.0),
-        (50, 100, 0.4038, 0.5962),
-        (1, 1, 0.2065, 1),
-    ],
-)
-def test_published_values_of_the_interval(successes, episodes, low, high):
-    assert wilson_interval(successes, episodes) == pytest.approx((low, high), abs=2e-4)
-
-
-@settings(deadline=None)
-@given(st.integers(1, 2000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
-def test_the_interval_lies_in_0_1_holds_the_rate_and_mirrors(counts):
-    successes, episodes = counts
-    low, high = wilson_interval(successes, episodes)
-    assert 0 <= low < high <= 1
-    assert low - 1e-12 <= successes / episodes <= high + 1e-12
-    assert wilson_interval(episodes - successes, episodes) == pytest.approx((1 - high, 1 - low), abs=1e-12)
-
-
-def test_more_episodes_are_surer():
-    widths = [high - low for low, high in (wilson_interval(n // 2, n) for n in (4, 40, 400))]
-    assert widths == sorted(widths, reverse=True)
-
-
-@pytest.mark.parametrize("successes, episodes", [(0, 0), (-1, 5), (6, 5)])
-def test_impossible_counts_are_refused(successes, episodes):
-    with pytest.raises(ValueError, match=f"{successes} successes of {episodes} episodes"):
-        wilson_interval(successes, episodes)

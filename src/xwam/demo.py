@@ -7,6 +7,7 @@ import numpy as np
 from rich.console import Console
 
 from xwam.core.embodiment import Embodiment
+from xwam.core.success import SuccessRate
 from xwam.evaluate import (
     FIRST_DREAM_SEED,
     Imagined,
@@ -22,7 +23,7 @@ from xwam.evaluate import (
     write_film,
 )
 from xwam.scene.metrics import Estimate, summarise
-from xwam.scene.report import Report, ReportDream, ReportEpisode, SuccessRow, write_report
+from xwam.scene.report import Report, ReportDream, ReportEpisode, write_report
 from xwam.sim.env import make_environment
 from xwam.sim.rollout import Rollout
 from xwam.wam import WorldActionModel
@@ -50,9 +51,8 @@ def run_demo(checkpoint: Path, episodes: int, out: Path, seed: int, workers: int
     imagined = evaluate_dreams(checkpoint, DEMO_TASKS, [FIRST_DREAM_SEED + seed], workers)
     model, dummy = summarise([i.scores for i in imagined]), summarise([i.dummy for i in imagined])
     console.print(dream_table(model, dummy))
-    rows = [SuccessRow(row.task, row.successes, row.episodes) for row in success]
     films = [_film(out, done) for done in rollouts]
-    page = _write(out, imagined[1::3], rows, films, model, dummy)
+    page = _write(out, imagined[1::3], success, films, model, dummy)
     console.print(f"Open {page} in a browser.")
 
 
@@ -88,7 +88,7 @@ def _film(out: Path, done: Rollout) -> ReportEpisode:
 def _write(
     out: Path,
     imagined: Sequence[Imagined],
-    success: list[SuccessRow],
+    success: list[SuccessRate],
     films: list[ReportEpisode],
     model: dict[str, Estimate],
     dummy: dict[str, Estimate],

@@ -17,6 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from xwam.core.embodiment import Embodiment
+from xwam.core.success import SuccessRate, pooled
 from xwam.core.types import Observation, RGBDClip
 from xwam.data.episodes import Episode
 from xwam.data.layout import write_json
@@ -26,7 +27,7 @@ from xwam.scene.metrics import Estimate, Metrics, repeat_last_frame, summarise
 from xwam.scene.metrics import evaluate as score
 from xwam.sim.env import Environment, make_environment
 from xwam.sim.record import FIRST_EVALUATION_SEED, demonstrate
-from xwam.sim.rollout import Rollout, rollout, wilson_interval
+from xwam.sim.rollout import Rollout, rollout
 from xwam.wam import Dream, WorldActionModel, described
 
 # Dreams start from other episodes than closed-loop evaluation plays.
@@ -35,23 +36,6 @@ HIGHER_IS_BETTER = ("psnr_db", "ssim", "delta1")
 MOMENT_SHARES = (0.1, 0.5, 0.9)
 # A frame each 4 steps of 12.5 ms is 20 a second.
 FILM_EVERY, FILM_FPS = 4, 20
-
-
-@dataclass(frozen=True)
-class Success:
-    """How often a task succeeded, with the 95% Wilson interval of its rate."""
-
-    task: str
-    successes: int
-    episodes: int
-
-    @property
-    def rate(self) -> float:
-        return self.successes / self.episodes
-
-    @property
-    def interval(self) -> tuple[float, float]:
-        return wilson_interval(self.successes, self.episodes)
 
 
 @dataclass(frozen=True)
@@ -84,10 +68,10 @@ def evaluate_success(
     return sorted(done, key=lambda r: (r.environment, r.seed))
 
 
-def success_of(rollouts: Sequence[Rollout], tasks: Sequence[str]) -> list[Success]:
+def success_of(rollouts: Sequence[Rollout], tasks: Sequence[str]) -> list[SuccessRate]:
     """Successes counted by task."""
     won = {task: [r.success for r in rollouts if r.environment == task] for task in tasks}
-    return [Success(task, sum(results), len(results)) for task, results in won.items()]
+    return [SuccessRate(task, sum(results), len(results)) for task, results in won.items()]
 
 
 def progress_bar() -> Progress:
@@ -258,11 +242,10 @@ def write_film(path: Path, frames: dict[str, UInt8[np.ndarray, "T H W 3"]]) -> N
     film.close()
 
 
-def success_table(rows: Sequence[Success]) -> Table:
+def success_table(rows: Sequence[SuccessRate]) -> Table:
     """The success of each task, and the mean over tasks with the interval of all episodes together."""
     table = Table("task", "success", "episodes", "95% interval", title="Closed loop, unseen seeds")
-    total = Success("mean", sum(row.successes for row in rows), sum(row.episodes for row in rows))
-    for row in (*rows, total):
+    for row in (*rows, pooled(rows, "mean")):
         low, high = row.interval
         table.add_row(row.task, f"{row.rate:.0%}", f"{row.successes}/{row.episodes}", f"{low:.0%} .. {high:.0%}")
     return table

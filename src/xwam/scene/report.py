@@ -16,34 +16,10 @@ import av
 import numpy as np
 from jaxtyping import Float, UInt8
 
+from xwam.core.success import SuccessRate, pooled
 from xwam.core.types import RGBDClip
 from xwam.scene import viewer
 from xwam.scene.metrics import REGIONS, Estimate
-
-
-@dataclass(frozen=True)
-class SuccessRow:
-    """Closed-loop episodes of one task."""
-
-    task: str
-    successes: int
-    episodes: int
-
-    def __post_init__(self):
-        if not 0 <= self.successes <= self.episodes or self.episodes == 0:
-            raise ValueError(f"{self.task}: {self.successes} successes in {self.episodes} episodes: count both again")
-
-    @property
-    def rate(self) -> float:
-        return self.successes / self.episodes
-
-    @property
-    def interval(self) -> tuple[float, float]:
-        """95% interval of the rate (Wilson 1927); sound for few episodes and for rates of 0 and 1."""
-        z, n = 1.959964, self.episodes
-        centre = (self.rate + z * z / (2 * n)) / (1 + z * z / n)
-        half = z / (1 + z * z / n) * np.sqrt(self.rate * (1 - self.rate) / n + z * z / (4 * n * n))
-        return float(max(0.0, centre - half)), float(min(1.0, centre + half))
 
 
 @dataclass(frozen=True)
@@ -88,7 +64,7 @@ class Report:
 
     title: str
     explanation: str
-    success: list[SuccessRow] = field(default_factory=list)
+    success: list[SuccessRate] = field(default_factory=list)
     episodes: list[ReportEpisode] = field(default_factory=list)
     dreams: list[ReportDream] = field(default_factory=list)
     metrics: dict[str, Estimate] = field(default_factory=dict)
@@ -139,7 +115,7 @@ def _asset(name: str) -> str:
 def _tiles(report: Report) -> str:
     tiles = []
     if report.success:
-        total = _total(report.success)
+        total = pooled(report.success, "All tasks")
         low, high = total.interval
         detail = f"{total.successes} of {total.episodes} episodes, 95% interval {low:.0%} to {high:.0%}"
         tiles.append(_tile("Closed-loop success", f"{total.rate:.0%}", detail))
@@ -160,14 +136,10 @@ def _tile(name: str, value: str, detail: str) -> str:
 # --- success
 
 
-def _total(rows: list[SuccessRow]) -> SuccessRow:
-    return SuccessRow("All tasks", sum(row.successes for row in rows), sum(row.episodes for row in rows))
-
-
-def _success(rows: list[SuccessRow]) -> str:
+def _success(rows: list[SuccessRate]) -> str:
     body = "".join(_success_row(row) for row in rows)
     if len(rows) > 1:
-        body += _success_row(_total(rows), "total")
+        body += _success_row(pooled(rows, "All tasks"), "total")
     return f"""<section><h2>Success in closed loop</h2>
 <p class="note">The policy acts in the simulator until it succeeds or time is up. Bars show the rate, lines its Wilson
 95% interval.</p><div class="card scroll"><table>
@@ -175,7 +147,7 @@ def _success(rows: list[SuccessRow]) -> str:
 <tbody>{body}</tbody></table></div></section>"""
 
 
-def _success_row(row: SuccessRow, style: str = "") -> str:
+def _success_row(row: SuccessRate, style: str = "") -> str:
     low, high = row.interval
     return f"""<tr class="{style}"><td>{escape(row.task)}</td><td class="meter">
 <svg viewBox="0 0 100 14" preserveAspectRatio="none" aria-hidden="true">

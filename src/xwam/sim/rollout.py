@@ -56,13 +56,3 @@ def rollout(
         film.append(environment.observe().images)
     frames = {name: np.stack([images[name] for images in film]) for name in film[0]} if film else {}
     return Rollout(environment.name, seed, success, np.stack(actions), frames)
-
-
-def wilson_interval(successes: int, episodes: int, z: float = 1.96) -> tuple[float, float]:
-    """95% confidence interval of a success rate (Wilson, 1927): honest at 0, at 1, and for few episodes."""
-    if not 0 <= successes <= episodes or episodes == 0:
-        raise ValueError(f"{successes} successes of {episodes} episodes: need 0 <= successes <= episodes, episodes > 0")
-    share, spread = successes / episodes, z * z / episodes
-    centre = (share + spread / 2) / (1 + spread)
-    half = z * np.sqrt(share * (1 - share) / episodes + spread / (4 * episodes)) / (1 + spread)
-    return max(0.0, float(centre - half)), min(1.0, float(centre + half))
