@@ -98,7 +98,7 @@ def eval(
 ) -> None:
     """Measure success in closed loop on seeds that training never saw, and the imagined futures against the truth.
 
-    In seconds: xwam eval --tasks metaworld/drawer-close-v3 --episodes 1
+    In seconds: xwam eval --tasks metaworld/drawer-close-v3 --episodes 1 --dreams 0
 
     Args:
         checkpoint: Folder of an exported model; the shipped nano if not given.
