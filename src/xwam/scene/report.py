@@ -159,7 +159,7 @@ def _success_row(row: SuccessRate, style: str = "") -> str:
 
 def _episodes(episodes: list[ReportEpisode]) -> str:
     figures = "".join(_episode(episode) for episode in episodes)
-    return f"""<section><h2>Episodes</h2><p class="note">What one camera saw of them.</p>
+    return f"""<section><h2>Episodes</h2><p class="note">All cameras of each, side by side.</p>
 <div class="videos">{figures}</div></section>"""
 
 
