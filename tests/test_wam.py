@@ -52,6 +52,15 @@ def test_instructions_matter_and_are_encoded_once(model, monkeypatch):
     np.testing.assert_array_equal(first, model.act([tiny_observation(instruction="open the drawer")], [1])[0].actions)
 
 
+def test_a_full_memory_of_instructions_keeps_those_of_the_request(model, monkeypatch):
+    monkeypatch.setattr("xwam.wam.KEPT_INSTRUCTIONS", 2)
+    observations = [tiny_observation(instruction=text) for text in ("push it", "pull it")]
+    model.train(False)
+    for others in (["push it", "turn it"], ["push it", "pull it", "lift it"]):
+        model.act([tiny_observation(instruction=text) for text in others], range(len(others)))
+        assert len(model.act(observations, [0, 1])) == 2
+
+
 def test_a_dream_is_a_metric_scene_whose_wrist_camera_follows_the_proprio(model):
     dream = model.imagine(tiny_observation(), seed=2)
     assert dream.scene.rgb.shape == (3, 9, SIZE, SIZE, 3) and dream.scene.depth_scale == "metric"

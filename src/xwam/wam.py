@@ -121,9 +121,9 @@ class WorldActionModel(nn.Module):
         """Embeddings of instructions; outside training each is encoded once and kept."""
         if self.training:
             return self.text_encoder.encode(texts)
+        if len(self._embedded.keys() | set(texts)) > KEPT_INSTRUCTIONS:
+            self._embedded.clear()
         for text in set(texts) - self._embedded.keys():
-            if len(self._embedded) >= KEPT_INSTRUCTIONS:
-                self._embedded.clear()
             self._embedded[text] = self.text_encoder.encode([text])[0]
         return torch.stack([self._embedded[text] for text in texts])
 
