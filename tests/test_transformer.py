@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from xwam.core.streams import STREAMS, NoiseLevels, Streams
+from xwam.core.streams import NoiseLevels, Streams
 from xwam.model import transformer
 from xwam.model.tokens import Layout, frequencies, patchify, positions, rotations, unpatchify
 from xwam.model.transformer import (
@@ -48,6 +48,8 @@ WAN = TransformerConfig(
     actions_per_frame=4,
     proprio_width=16,
 )
+
+STREAMS = ("video", "action", "proprio", "depth")
 
 
 @pytest.fixture(scope="module")

@@ -30,21 +30,18 @@ def nano_autoencoder(dataset: Path, autoencoder: Path) -> AutoencoderRun:
 def nano(dataset: Path, autoencoder: Path) -> ModelRun:
     """The world action model that ships with the package: over an hour on two CPU cores."""
     robot, codec, text = metaworld(), SmallAutoencoderConfig(), SmallTextEncoderConfig()
-    transformer = TransformerConfig(
-        width=192, ffn_width=768, heads=6, blocks=6, depth_blocks=1, views=len(robot.cameras),
-        latent_channels=codec.channels, text_width=text.width, text_tokens=text.tokens,
-        action_width=robot.action.width, actions_per_frame=robot.actions_per_frame, proprio_width=robot.proprio.width,
-    )  # fmt: skip
+    inputs = {"latent_channels": codec.channels, "text_width": text.width, "text_tokens": text.tokens}
+    sizes = {"width": 192, "ffn_width": 768, "heads": 6, "blocks": 6, "depth_blocks": 1}
     return ModelRun(
         data=DataConfig(dataset=str(dataset)),
         autoencoder=str(autoencoder),
         model=ModelConfig(
-            transformer=transformer,
+            transformer=network_for(robot, **inputs, **sizes),
             autoencoder=codec,
             text=text,
             embodiment=robot,
             noise=NoiseConfig(clean_action_probability=0.15, shift=3.0),
-        ),  # fmt: skip
+        ),
         batch_size=48,
         export_dtype="float16",
         train=TrainConfig(steps=4200, learning_rate=1e-3, warmup_steps=100, validate_every=500, save_every=250),
@@ -54,15 +51,28 @@ def nano(dataset: Path, autoencoder: Path) -> ModelRun:
 def wan22_5b_robocasa() -> ModelConfig:
     """The released X-WAM model of RoboCasa, 6.7 B parameters over Wan2.2-TI2V-5B's autoencoder and UMT5-XXL."""
     robot, codec, text = robocasa(), WanAutoencoderConfig(), UMT5TextEncoderConfig()
-    transformer = TransformerConfig(
-        width=3072, ffn_width=14336, heads=24, blocks=30, depth_blocks=10, views=len(robot.cameras),
-        latent_channels=codec.z_dim, text_width=text.d_model, text_tokens=text.tokens,
-        action_width=robot.action.width, actions_per_frame=robot.actions_per_frame, proprio_width=robot.proprio.width,
-    )  # fmt: skip
+    inputs = {"latent_channels": codec.z_dim, "text_width": text.d_model, "text_tokens": text.tokens}
+    sizes = {"width": 3072, "ffn_width": 14336, "heads": 24, "blocks": 30, "depth_blocks": 10}
     return ModelConfig(
-        transformer=transformer, autoencoder=codec, text=text, embodiment=robot, noise=NoiseConfig(),
-        image_size=(256, 320), crop_ratio=0.95,
-    )  # fmt: skip
+        transformer=network_for(robot, **inputs, **sizes),
+        autoencoder=codec,
+        text=text,
+        embodiment=robot,
+        noise=NoiseConfig(),
+        image_size=(256, 320),
+        crop_ratio=0.95,
+    )
+
+
+def network_for(robot: Embodiment, **sizes: int) -> TransformerConfig:
+    """A network of these sizes whose views, actions and states are the robot's."""
+    return TransformerConfig(
+        views=len(robot.cameras),
+        action_width=robot.action.width,
+        actions_per_frame=robot.actions_per_frame,
+        proprio_width=robot.proprio.width,
+        **sizes,
+    )
 
 
 def robocasa() -> Embodiment:

@@ -12,8 +12,6 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-STREAMS = ("video", "action", "proprio", "depth")
-
 
 @dataclass(frozen=True)
 class Streams:
