@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from xwam.cli import SHIPPED
+from xwam.cli.app import SHIPPED
 from xwam.core.streams import NoiseLevels, Streams
 from xwam.flow.levels import policy_schedule, world_schedule
 from xwam.flow.sampler import noise_like, sample

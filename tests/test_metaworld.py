@@ -8,7 +8,7 @@ import pytest
 from scipy.ndimage import minimum_filter
 from scipy.spatial import cKDTree
 
-from xwam.cli import NANO_TASKS
+from xwam.cli.app import NANO_TASKS
 from xwam.core.cameras import project, unproject
 from xwam.sim import metaworld
 from xwam.sim.env import make_environment

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from xwam.cli import NANO_TASKS, SHIPPED
+from xwam.cli.app import NANO_TASKS, SHIPPED
 from xwam.core.cameras import project
 from xwam.sim.env import make_environment
 from xwam.sim.record import FIRST_EVALUATION_SEED

@@ -14,6 +14,7 @@ from jaxtyping import Float
 from xwam.core.cameras import intrinsics_of_fovy, look_at
 from xwam.core.embodiment import CameraSpec, Embodiment, Part, VectorSpec
 from xwam.core.types import Observation
+from xwam.sim.offscreen import OffscreenRenderer
 
 STEP_M = 0.01
 MAX_STEPS = 500
@@ -72,7 +73,6 @@ class MetaWorld:
 
     def __init__(self, task: str, height: int, width: int):
         _require_gl()
-        import mujoco
         from metaworld.env_dict import ALL_V3_ENVIRONMENTS
         from metaworld.policies import ENV_POLICY_MAP
 
@@ -92,7 +92,7 @@ class MetaWorld:
         self._env._set_task_called = True
         self._fast_rendering()
         self._place_cameras()
-        self._renderer = mujoco.Renderer(self._env.model, height, width)
+        self._renderer = OffscreenRenderer(self._env.model, height, width)
         self._size = (height, width)
         self._state = np.zeros(39)
 
@@ -114,8 +114,10 @@ class MetaWorld:
     def observe(self, depth: bool = False) -> Observation:
         names = (*FIXED_EYES, "wrist")
         proprio = self._state[:4].astype(np.float32)
-        images = {name: self._render(name) for name in names}
-        depths = {name: self._render(name, depth=True) for name in names} if depth else {}
+        data, draw = self._env.data, self._renderer.rgb_and_depth_m if depth else self._renderer.rgb
+        drawn = {name: draw(data, self._index(name)) for name in names}
+        images = {name: view[0] for name, view in drawn.items()} if depth else drawn
+        depths = {name: view[1] for name, view in drawn.items()} if depth else {}
         intrinsics = {name: self._intrinsics(name) for name in names}
         poses = {name: self._pose(name) for name in names}
         return Observation(images, proprio, self.instructions[0], depths, intrinsics, poses)
@@ -156,14 +158,6 @@ class MetaWorld:
     def _index(self, name: str) -> int:
         model_name = FIXED_MODEL_CAMERAS.get(name, WRIST_MODEL_CAMERA)
         return self._env.model.camera(model_name).id
-
-    def _render(self, name: str, depth: bool = False) -> np.ndarray:
-        if depth:
-            self._renderer.enable_depth_rendering()
-        else:
-            self._renderer.disable_depth_rendering()
-        self._renderer.update_scene(self._env.data, camera=self._index(name))
-        return self._renderer.render().copy()
 
     def _intrinsics(self, name: str) -> Float[np.ndarray, "3 3"]:
         return intrinsics_of_fovy(np.deg2rad(self._env.model.cam_fovy[self._index(name)]), *self._size)

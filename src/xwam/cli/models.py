@@ -1,0 +1,85 @@
+"""Verbs that train, measure and convert models."""
+
+from pathlib import Path
+
+from tyro.conf import Positional, UseAppendAction
+
+from xwam.cli.app import DATASET, NANO_TASKS, SHIPPED, app
+
+
+@app.command
+def train(
+    recipe: Positional[str],
+    dataset: Path = DATASET,
+    run: Path | None = None,
+    autoencoder: Path | None = None,
+    set: UseAppendAction[tuple[str, ...]] = (),
+) -> None:
+    """Train a recipe, or resume it: the same command goes on where the run was stopped.
+
+    Ctrl-C and SIGTERM save and leave with exit code 75. docs/training.md tells how to train with many GPUs.
+
+    First `xwam train nano-autoencoder`, then `xwam train nano`; about two hours together on two CPU cores.
+    In seconds: xwam train tiny-autoencoder --dataset out/tiny --run out/tiny-autoencoder
+
+    Args:
+        recipe: Name of a recipe; an unknown one lists them all.
+        dataset: Folder of the dataset.
+        run: Folder of the run, runs/RECIPE if not given.
+        autoencoder: Folder of the autoencoder's run, runs/RECIPE-autoencoder if not given.
+        set: Overrides of single settings, such as --set train.steps=100; may be repeated.
+    """
+    from xwam.recipes import configured
+    from xwam.train import parallel
+    from xwam.train.trainer import UNFINISHED
+
+    autoencoder = autoencoder or Path("runs") / f"{recipe}-autoencoder"
+    exported = configured(recipe, dataset, autoencoder, set).train_in(run or Path("runs") / recipe)
+    if exported is None:
+        raise SystemExit(UNFINISHED)
+    if parallel.rank() == 0:
+        print(f"Finished: {exported}")
+
+
+@app.command
+def eval(
+    checkpoint: Positional[Path] = SHIPPED,
+    tasks: tuple[str, ...] = NANO_TASKS,
+    episodes: int = 20,
+    dreams: int = 5,
+    out: Path = Path("out/eval"),
+    execute: int = 8,
+    workers: int = 2,
+) -> None:
+    """Measure success in closed loop on seeds that training never saw, and the imagined futures against the truth.
+
+    In seconds: xwam eval --tasks metaworld/drawer-close-v3 --episodes 1 --dreams 0
+
+    Args:
+        checkpoint: Folder of an exported model; the shipped nano if not given.
+        tasks: Environments, as world/task.
+        episodes: Closed-loop episodes of each task; 0 skips them.
+        dreams: Unseen expert episodes of each task to imagine three moments of; 0 skips them.
+        out: Folder for results.json and one video a task.
+        execute: Actions of each chunk to execute before looking again.
+        workers: Processes that run at the same time.
+    """
+    from xwam.evaluate import evaluate
+
+    evaluate(checkpoint, tasks, episodes, dreams, out, execute, workers)
+
+
+@app.command
+def convert(source: Positional[Path], out: Positional[Path], model: str | None = None) -> None:
+    """Convert a published X-WAM checkpoint to safetensors, or such a folder back, without loss.
+
+    Example: xwam convert X-WAM-RoboCasa checkpoints/robocasa --model wan22-5b-robocasa
+
+    Args:
+        source: Folder of a released checkpoint, its mp_rank_00_model_states.pt, or a folder that convert wrote.
+        out: Folder to write.
+        model: Name of the released model: writes one folder that eval and imagine take, rather than loose parts.
+    """
+    from xwam.convert import convert as convert_checkpoint
+
+    convert_checkpoint(source, out, model)
