@@ -8,10 +8,10 @@ import pytest
 from scipy.ndimage import minimum_filter
 from scipy.spatial import cKDTree
 
-from xwam.cli.app import NANO_TASKS
 from xwam.core.cameras import project, unproject
 from xwam.sim import metaworld
-from xwam.sim.env import make_environment
+from xwam.sim.env import make_environment, tasks_of
+from xwam.sim.metaworld_tasks import DIFFICULTIES, INSTRUCTIONS
 from xwam.sim.record import MAX_DEMONSTRATION_STEPS
 
 SIZE = 64
@@ -54,7 +54,7 @@ def test_the_seed_alone_decides_on_the_start_and_on_what_follows(reach):
     assert_same(reach.observe(depth=True), later)
 
 
-@pytest.mark.parametrize("task", NANO_TASKS)
+@pytest.mark.parametrize("task", tasks_of(["metaworld/mt10"]))
 def test_each_task_starts_anew_by_its_seed_and_is_solved_by_its_expert(task):
     environment = make_environment(task, SIZE, SIZE)
     try:
@@ -235,3 +235,23 @@ def test_the_gl_library_that_is_there_is_chosen(monkeypatch, library, variable):
     monkeypatch.setattr(ctypes.util, "find_library", lambda name: name if name == library else None)
     metaworld._require_gl()
     assert metaworld.os.environ["MUJOCO_GL"] == metaworld.os.environ["PYOPENGL_PLATFORM"] == variable
+
+
+def test_every_task_is_in_one_difficulty_and_told_in_its_own_words():
+    from metaworld.env_dict import ALL_V3_ENVIRONMENTS
+
+    assert set(INSTRUCTIONS) == set(ALL_V3_ENVIRONMENTS)
+    assert {name: len(tasks) for name, tasks in DIFFICULTIES.items()} == {
+        "easy": 28,
+        "medium": 11,
+        "hard": 6,
+        "very hard": 5,
+    }
+    assert sorted(sum(DIFFICULTIES.values(), ())) == sorted(INSTRUCTIONS)
+    told = sum(INSTRUCTIONS.values(), ())
+    assert len(told) == len(set(told)), "an instruction that two tasks share does not say what to do"
+
+
+def test_a_group_stands_for_its_tasks_each_once():
+    assert tasks_of(["metaworld/push-v3", "metaworld/mt10"])[:2] == ("metaworld/push-v3", "metaworld/reach-v3")
+    assert len(tasks_of(["metaworld/mt10", "metaworld/mt50"])) == 50

@@ -4,15 +4,7 @@ from pathlib import Path
 
 from tyro.extras import SubcommandApp
 
-NANO_TASKS = (
-    "metaworld/reach-v3",
-    "metaworld/push-v3",
-    "metaworld/button-press-topdown-v3",
-    "metaworld/drawer-open-v3",
-    "metaworld/drawer-close-v3",
-    "metaworld/window-open-v3",
-    "metaworld/window-close-v3",
-)
+TASKS = ("metaworld/mt10",)  # what nano is trained on
 DATASET = Path("datasets/metaworld")
 SHIPPED = Path(__file__).parents[1] / "assets" / "nano"
 

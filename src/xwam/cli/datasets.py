@@ -6,12 +6,12 @@ from typing import Literal
 
 from tyro.conf import Positional, UseAppendAction
 
-from xwam.cli.app import DATASET, NANO_TASKS, app
+from xwam.cli.app import DATASET, TASKS, app
 
 
 @app.command
 def record(
-    tasks: tuple[str, ...] = NANO_TASKS,
+    tasks: tuple[str, ...] = TASKS,
     episodes: int = 50,
     dataset: Path = DATASET,
     size: int = 128,
@@ -23,15 +23,16 @@ def record(
     In seconds: xwam record --tasks metaworld/reach-v3 --episodes 2 --size 64 --dataset out/tiny
 
     Args:
-        tasks: Environments, as world/task.
+        tasks: Environments, as world/task, or groups of them: metaworld/mt10, metaworld/mt50.
         episodes: Seeds to try for each task; those that the expert fails are left out.
         dataset: Folder of the dataset, a LeRobotDataset v3.0.
         size: Height and width of the images in pixels, a multiple of 16.
         workers: Processes that record at the same time.
     """
+    from xwam.sim.env import tasks_of
     from xwam.sim.record import record_dataset
 
-    record_dataset(dataset, tasks, episodes, size, size, workers)
+    record_dataset(dataset, tasks_of(tasks), episodes, size, size, workers)
 
 
 @app.command(name="import")

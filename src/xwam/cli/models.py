@@ -4,7 +4,7 @@ from pathlib import Path
 
 from tyro.conf import Positional, UseAppendAction
 
-from xwam.cli.app import DATASET, NANO_TASKS, SHIPPED, app
+from xwam.cli.app import DATASET, SHIPPED, TASKS, app
 
 
 @app.command
@@ -44,7 +44,7 @@ def train(
 @app.command
 def eval(
     checkpoint: Positional[Path] = SHIPPED,
-    tasks: tuple[str, ...] = NANO_TASKS,
+    tasks: tuple[str, ...] = TASKS,
     episodes: int = 20,
     dreams: int = 5,
     out: Path = Path("out/eval"),
@@ -57,7 +57,7 @@ def eval(
 
     Args:
         checkpoint: Folder of an exported model; the shipped nano if not given.
-        tasks: Environments, as world/task.
+        tasks: Environments, as world/task, or groups of them: metaworld/mt10, metaworld/mt50.
         episodes: Closed-loop episodes of each task; 0 skips them.
         dreams: Unseen expert episodes of each task to imagine three moments of; 0 skips them.
         out: Folder for results.json and one video a task.
@@ -65,8 +65,9 @@ def eval(
         workers: Processes that run at the same time.
     """
     from xwam.evaluate import evaluate
+    from xwam.sim.env import tasks_of
 
-    evaluate(checkpoint, tasks, episodes, dreams, out, execute, workers)
+    evaluate(checkpoint, tasks_of(tasks), episodes, dreams, out, execute, workers)
 
 
 @app.command

@@ -1,6 +1,6 @@
 """What a world must offer, and the worlds there are."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from typing import Protocol
 
@@ -35,13 +35,29 @@ class Environment(Protocol):
         """Frees the renderer."""
 
 
+# A module offers `make(task, height, width)` and GROUPS, tasks that are named and reported together.
 WORLDS: dict[str, str] = {"metaworld": "xwam.sim.metaworld"}
 
 
 def make_environment(name: str, height: int = 128, width: int = 128) -> Environment:
     """The environment `world/task`, such as `metaworld/reach-v3`, with cameras of this size."""
+    world, task = _split(name)
+    factory: Callable[..., Environment] = import_module(WORLDS[world]).make
+    return factory(task, height, width)
+
+
+def tasks_of(names: Sequence[str]) -> tuple[str, ...]:
+    """Environments by name, where a group, such as `metaworld/mt10`, stands for its tasks; each once, in order."""
+    tasks: dict[str, None] = {}
+    for name in names:
+        world, task = _split(name)
+        group = import_module(WORLDS[world]).GROUPS.get(task, (task,))
+        tasks |= dict.fromkeys(f"{world}/{member}" for member in group)
+    return tuple(tasks)
+
+
+def _split(name: str) -> tuple[str, str]:
     world, _, task = name.partition("/")
     if world not in WORLDS or not task:
         raise ValueError(f"unknown environment {name!r}: write world/task, with a world of {sorted(WORLDS)}")
-    factory: Callable[..., Environment] = import_module(WORLDS[world]).make
-    return factory(task, height, width)
+    return world, task

@@ -14,6 +14,8 @@ from jaxtyping import Float
 from xwam.core.cameras import intrinsics_of_fovy, look_at
 from xwam.core.embodiment import CameraSpec, Embodiment, Part, VectorSpec
 from xwam.core.types import Observation
+from xwam.sim.metaworld_tasks import GROUPS as GROUPS
+from xwam.sim.metaworld_tasks import INSTRUCTIONS
 from xwam.sim.offscreen import OffscreenRenderer
 
 STEP_M = 0.01
@@ -28,16 +30,6 @@ WRIST_EYE, WRIST_TARGET, WRIST_FOVY_DEG = (0.07, -0.18, 0.13), (0.02, 0.08, -0.0
 WRIST_MODEL_CAMERA = "gripperPOV"
 FIXED_MODEL_CAMERAS = {"left": "topview", "right": "corner"}
 OPENGL_FROM_OPENCV = np.diag([1.0, -1.0, -1.0])
-
-INSTRUCTIONS = {
-    "reach-v3": ("reach the red ball", "move the gripper to the red ball", "go to the red marker"),
-    "push-v3": ("push the puck to the goal", "slide the red puck to the green marker", "push the puck onto the marker"),
-    "button-press-topdown-v3": ("press the button from above", "push the button down", "press the red button"),
-    "drawer-open-v3": ("open the drawer", "pull the drawer open", "pull the drawer's handle"),
-    "drawer-close-v3": ("close the drawer", "push the drawer shut", "push the drawer in"),
-    "window-open-v3": ("open the window", "slide the window open", "push the window's handle to open it"),
-    "window-close-v3": ("close the window", "slide the window shut", "push the window's handle to close it"),
-}
 
 
 def embodiment() -> Embodiment:
@@ -76,11 +68,11 @@ class MetaWorld:
         from metaworld.env_dict import ALL_V3_ENVIRONMENTS
         from metaworld.policies import ENV_POLICY_MAP
 
-        if task not in ALL_V3_ENVIRONMENTS:
-            raise ValueError(f"Meta-World has no task {task!r}; it has {sorted(ALL_V3_ENVIRONMENTS)}")
+        if task not in INSTRUCTIONS:
+            raise ValueError(f"Meta-World has no task {task!r}; it has {sorted(INSTRUCTIONS)}")
         self.name = f"metaworld/{task}"
         self.embodiment = embodiment()
-        self.instructions = INSTRUCTIONS.get(task, (task.removesuffix("-v3").replace("-", " "),))
+        self.instructions = INSTRUCTIONS[task]
         self._expert = ENV_POLICY_MAP[task]()
         self._env = ALL_V3_ENVIRONMENTS[task]()
         # The expert reads the goal from the state; policies see images only. Its bounds are cached with the goal at 0.
