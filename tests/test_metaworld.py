@@ -10,7 +10,7 @@ from scipy.spatial import cKDTree
 
 from xwam.core.cameras import project, unproject
 from xwam.sim import metaworld
-from xwam.sim.env import make_environment, tasks_of
+from xwam.sim.env import difficulties_of, make_environment, tasks_of
 from xwam.sim.metaworld_tasks import DIFFICULTIES, INSTRUCTIONS
 from xwam.sim.record import MAX_DEMONSTRATION_STEPS
 
@@ -255,3 +255,9 @@ def test_every_task_is_in_one_difficulty_and_told_in_its_own_words():
 def test_a_group_stands_for_its_tasks_each_once():
     assert tasks_of(["metaworld/push-v3", "metaworld/mt10"])[:2] == ("metaworld/push-v3", "metaworld/reach-v3")
     assert len(tasks_of(["metaworld/mt10", "metaworld/mt50"])) == 50
+
+
+def test_difficulties_are_told_of_the_whole_benchmark_only():
+    tasks = tasks_of(["metaworld/mt50"])
+    assert [len(members) for members in difficulties_of(tasks).values()] == [28, 11, 6, 5]
+    assert difficulties_of(tasks[:-1]) == difficulties_of(tasks_of(["metaworld/mt10"])) == {}

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
+from statistics import fmean
 
 import numpy as np
 import torch
@@ -22,7 +23,7 @@ from xwam.data.video import VideoWriter
 from xwam.policy.policy import ChunkQueue, ModelPolicy
 from xwam.scene.metrics import Estimate, Metrics, repeat_last_frame, summarise
 from xwam.scene.metrics import evaluate as score
-from xwam.sim.env import Environment, make_environment
+from xwam.sim.env import Environment, difficulties_of, make_environment
 from xwam.sim.record import FIRST_EVALUATION_SEED, demonstrate
 from xwam.sim.rollout import Rollout, rollout
 from xwam.wam import Dream, WorldActionModel, described
@@ -198,8 +199,11 @@ def evaluate(
         seeds = range(FIRST_EVALUATION_SEED, FIRST_EVALUATION_SEED + episodes)
         rollouts = evaluate_success(checkpoint, tasks, seeds, execute, workers)
         table = success_of(rollouts, tasks)
-        console.print(success_table(table))
+        levels = by_difficulty(table)
+        console.print(success_table(table, levels))
         results["success"] = [{**asdict(row), "interval": row.interval} for row in table]
+        if levels:
+            results["difficulties"] = [{**asdict(row), "interval": row.interval} for row in levels]
         results["episodes"] = [{"task": r.environment, "seed": r.seed, "success": r.success} for r in rollouts]
         for done in rollouts:
             if done.frames:
@@ -221,12 +225,23 @@ def write_film(path: Path, frames: dict[str, UInt8[np.ndarray, "T H W 3"]]) -> N
     film.close()
 
 
-def success_table(rows: Sequence[SuccessRate]) -> Table:
-    """The success of each task, and the mean over tasks with the interval of all episodes together."""
+def by_difficulty(rows: Sequence[SuccessRate]) -> list[SuccessRate]:
+    """The success of each difficulty, where the tasks are the whole of a benchmark that is told so."""
+    levels = difficulties_of([row.task for row in rows])
+    return [pooled([row for row in rows if row.task in tasks], level) for level, tasks in levels.items()]
+
+
+def success_table(rows: Sequence[SuccessRate], levels: Sequence[SuccessRate] = ()) -> Table:
+    """The success of each task, and the mean over tasks with the interval of all episodes together.
+
+    With difficulties also that of each, and their mean: SmolVLA (arXiv 2506.01844) calls that the average of MT50.
+    """
     table = Table("task", "success", "episodes", "95% interval", title="Closed loop, unseen seeds")
-    for row in (*rows, pooled(rows, "mean")):
+    for row in (*rows, *levels, pooled(rows, "mean")):
         low, high = row.interval
-        table.add_row(row.task, f"{row.rate:.0%}", f"{row.successes}/{row.episodes}", f"{low:.0%} .. {high:.0%}")
+        table.add_row(row.task, f"{row.rate:.1%}", f"{row.successes}/{row.episodes}", f"{low:.0%} .. {high:.0%}")
+    if levels:
+        table.add_row("mean of difficulties", f"{fmean(level.rate for level in levels):.1%}", "", "")
     return table
 
 

@@ -35,7 +35,8 @@ class Environment(Protocol):
         """Frees the renderer."""
 
 
-# A module offers `make(task, height, width)` and GROUPS, tasks that are named and reported together.
+# A module offers `make(task, height, width)`, GROUPS, tasks that go by one name, and DIFFICULTIES, by which results
+# of a whole benchmark are told.
 WORLDS: dict[str, str] = {"metaworld": "xwam.sim.metaworld"}
 
 
@@ -54,6 +55,17 @@ def tasks_of(names: Sequence[str]) -> tuple[str, ...]:
         group = import_module(WORLDS[world]).GROUPS.get(task, (task,))
         tasks |= dict.fromkeys(f"{world}/{member}" for member in group)
     return tuple(tasks)
+
+
+def difficulties_of(tasks: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """The tasks by difficulty, if they are the whole of a benchmark that is told so; else empty."""
+    worlds = {_split(task)[0] for task in tasks}
+    for world in worlds:
+        levels = import_module(WORLDS[world]).DIFFICULTIES
+        named = {level: tuple(f"{world}/{task}" for task in members) for level, members in levels.items()}
+        if set(tasks) == {task for members in named.values() for task in members}:
+            return named
+    return {}
 
 
 def _split(name: str) -> tuple[str, str]:

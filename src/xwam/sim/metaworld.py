@@ -14,6 +14,7 @@ from jaxtyping import Float
 from xwam.core.cameras import intrinsics_of_fovy, look_at
 from xwam.core.embodiment import CameraSpec, Embodiment, Part, VectorSpec
 from xwam.core.types import Observation
+from xwam.sim.metaworld_tasks import DIFFICULTIES as DIFFICULTIES
 from xwam.sim.metaworld_tasks import GROUPS as GROUPS
 from xwam.sim.metaworld_tasks import INSTRUCTIONS
 from xwam.sim.offscreen import OffscreenRenderer
