@@ -14,6 +14,7 @@ from torch import nn
 
 from xwam.train import checkpoint
 from xwam.train.ema import Ema, decay_at
+from xwam.train.precision import precision_of
 from xwam.train.progress import progress, stop_requests
 from xwam.train.schedule import learning_rate_at, seeds_at
 from xwam.train.trainer import TrainConfig, Trainer, parameter_groups, prefetched
@@ -91,6 +92,23 @@ def die_at(step):
             raise Killed
 
     return before
+
+
+@pytest.mark.parametrize(
+    "asked, can, device, got",
+    [
+        ("auto", {"avx2": True}, "cpu", "fp32"),
+        ("auto", {"avx2": True, "avx512_bf16": False}, "cpu", "fp32"),
+        ("auto", {"avx512_bf16": True}, "cpu", "bf16"),
+        ("auto", {"amx_bf16": True}, "cpu", "bf16"),
+        ("auto", {}, "cuda", "bf16"),
+        ("bf16", {}, "cpu", "bf16"),
+        ("fp32", {"amx_bf16": True}, "cpu", "fp32"),
+    ],
+)
+def test_precision_is_what_the_device_is_fast_at_unless_it_is_asked_for(monkeypatch, asked, can, device, got):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: can)
+    assert precision_of(asked, torch.device(device)) == got
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])

@@ -43,7 +43,7 @@ class LatentSettings(Frozen):
     transform: ClipTransform
     frames: int
     start_stride: int = 1
-    precision: Literal["bf16", "fp32"] = "fp32"
+    precision: Literal["auto", "bf16", "fp32"] = "fp32"
     dtype: Literal["float16", "bfloat16"] = "float16"
 
     @model_validator(mode="after")

@@ -35,6 +35,7 @@ from xwam.data.transforms import ClipTransform
 from xwam.model.autoencoders import SmallAutoencoder, SmallAutoencoderConfig
 from xwam.model.fingerprint import fingerprint
 from xwam.model.wan import UMT5TextEncoder, UMT5TextEncoderConfig, WanAutoencoder, WanAutoencoderConfig
+from xwam.train.precision import Precision, precision_of
 
 EXPORTED_AUTOENCODER = "autoencoder.safetensors"
 POLL_S = 5.0
@@ -76,7 +77,7 @@ class EncodingJob(Frozen):
     transform: ClipTransform
     frames: int
     start_stride: int
-    precision: Literal["bf16", "fp32"]
+    precision: Precision
     dtype: Literal["float16", "bfloat16"]
     device: str
     shard_episodes: int | None = None
@@ -96,6 +97,7 @@ class Encoder:
 
     def __init__(self, job: EncodingJob):
         self.job, self.device = job, local_device(job.device)
+        self.precision = precision_of(job.precision, self.device)
         self._autoencoder = load_autoencoder(Path(job.autoencoder), job.codec)
         settings = latent_settings(job, self._autoencoder)
         self._autoencoder.to(self.device)
@@ -129,7 +131,7 @@ class Encoder:
     @torch.inference_mode()
     def _encode(self, video: Float[Tensor, "V 3 F H W"], windows: Int[np.ndarray, "n f"]) -> Tensor:
         """Latents (n, C, T, V, h, w)."""
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.job.precision == "bf16"):
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
             latents = self._autoencoder.encode_windows(video.to(self.device), windows)
         return rearrange(latents, "n v c t h w -> n c t v h w")
 

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from xwam.core.config import Frozen
 from xwam.train import checkpoint, parallel
 from xwam.train.ema import Ema
+from xwam.train.precision import Precision, precision_of
 from xwam.train.progress import Show, progress, stop_requests
 from xwam.train.schedule import learning_rate_at, seeds_at
 
@@ -82,7 +83,7 @@ class TrainConfig(Frozen):
     betas: tuple[float, float] = (0.9, 0.99)
     gradient_clip: float = Field(1.0, gt=0)
     ema_decay: float = Field(0.999, ge=0, lt=1)
-    precision: Literal["bf16", "fp32"] = "bf16"
+    precision: Precision = "auto"
     validate_every: int = Field(500, gt=0)
     save_every: int = Field(500, gt=0)
     max_skipped_in_a_row: int = Field(5, ge=0)
@@ -148,7 +149,8 @@ class Trainer:
         trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
         shards = parallel.columns(config.parallel, config.shards, trained)
         parallel.prepare_blocks(model, config.checkpoint_blocks, config.compile_blocks)
-        parallel.shard(model, self.device, shards, config.precision)
+        self.precision = precision_of(config.precision, self.device)
+        parallel.shard(model, self.device, shards, self.precision)
         self.model: nn.Module = model
         self.batches = batches
         self.config = config
@@ -272,7 +274,7 @@ class Trainer:
         rows, training = [], purpose == "training"
         for part, last in parts_of(len(batch), self.config.accumulate if training else 1):
             parallel.sum_between_copies(self.model, last)
-            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bf16"):
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
                 losses = self.model.loss(batch[part].to(self.device), seeds[part], counts)
             if training:
                 # gradients are averaged over ranks, and these losses are shares of a sum
