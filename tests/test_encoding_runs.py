@@ -14,8 +14,9 @@ import torch
 from einops import rearrange
 from safetensors.torch import load_file, save_file
 
-from recordings import record, robot, smooth_episode
-from tiny_wan import SMALL_AUTOENCODER, SMALL_TEXT, write_tokenizer
+from recordings import robot
+from tiny_wan import SMALL_TEXT
+from toy_runs import FRAMES, build_home, run_of, small_codec
 from xwam.data import sources
 from xwam.data.batches import PixelClips
 from xwam.data.clips import ClipDataset, ClipIndex
@@ -25,10 +26,9 @@ from xwam.data.processes import in_processes
 from xwam.data.statistics import fit_embodiment
 from xwam.data.texts import StoredText
 from xwam.encode import encode
-from xwam.model.autoencoders import SmallAutoencoder, SmallAutoencoderConfig
-from xwam.model.config import TransformerConfig
-from xwam.model.text import SmallTextEncoderConfig, TextEncoder
-from xwam.model.wan import UMT5TextEncoder, UMT5TextEncoderConfig, WanAutoencoder, WanAutoencoderConfig
+from xwam.model.autoencoders import SmallAutoencoder
+from xwam.model.text import TextEncoder
+from xwam.model.wan import UMT5TextEncoder
 from xwam.train.encoding import (
     Summary,
     encode_ahead,
@@ -37,51 +37,13 @@ from xwam.train.encoding import (
     load_autoencoder,
     stored_text,
 )
-from xwam.train.runs import DataConfig, ModelRun
-from xwam.train.trainer import TrainConfig
-from xwam.wam import ModelConfig, NoiseConfig, WorldActionModel
-
-FRAMES = 5
+from xwam.train.runs import ModelRun
+from xwam.wam import WorldActionModel
 
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory) -> Path:
-    """A dataset, both kinds of autoencoders, and UMT5 with its tokenizer, all tiny."""
-    home = tmp_path_factory.mktemp("home")
-    record(home / "data", [[smooth_episode(9 + k, seed=k) for k in range(4)]])
-    torch.manual_seed(0)
-    (home / "small").mkdir()
-    save_file(SmallAutoencoder(small_codec()).state_dict(), home / "small" / "autoencoder.safetensors")
-    WanAutoencoder.from_config(**SMALL_AUTOENCODER).model.save_pretrained(home / "wan")
-    UMT5TextEncoder.from_config(**SMALL_TEXT).model.save_pretrained(home / "umt5")
-    write_tokenizer(home / "tokenizer")
-    return home
-
-
-def small_codec() -> SmallAutoencoderConfig:
-    return SmallAutoencoderConfig(channels=8, widths=(8, 8, 8))
-
-
-def run_of(home: Path, latents: Path, wan: bool = False, **changes) -> ModelRun:
-    """A run of a network small enough to train in milliseconds."""
-    codec = WanAutoencoderConfig(**SMALL_AUTOENCODER) if wan else small_codec()
-    text = UMT5TextEncoderConfig(**SMALL_TEXT) if wan else SmallTextEncoderConfig(width=32, tokens=12, buckets=64)
-    transformer = TransformerConfig(
-        width=24, ffn_width=48, heads=2, blocks=2, depth_blocks=1, views=2, latent_channels=4 if wan else 8,
-        text_width=32, text_tokens=12, frequency_width=16, action_width=6, actions_per_frame=2, proprio_width=5,
-    )  # fmt: skip
-    inputs = {"transformer": transformer, "autoencoder": codec, "text": text, "embodiment": robot()}
-    brief = TrainConfig(steps=2, warmup_steps=1, validate_every=2, save_every=2, precision="fp32", device="cpu")
-    frozen = {"text_encoder": str(home / "umt5"), "tokenizer": str(home / "tokenizer")} if wan else {}
-    settings = {
-        "data": DataConfig(dataset=str(home / "data"), held_out=1),
-        "autoencoder": str(home / ("wan" if wan else "small")),
-        "model": ModelConfig(**inputs, noise=NoiseConfig(), frames=FRAMES, image_size=(32, 32), text_dropout=0.5),
-        "train": brief,
-        "batch_size": 3,
-        "latents": str(latents),
-    }
-    return ModelRun(**settings | frozen | changes)
+    return build_home(tmp_path_factory.mktemp("home"))
 
 
 def shards(folder: Path) -> dict[str, bytes]:

@@ -16,6 +16,7 @@ import os
 import shutil
 from collections.abc import Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from pydantic import BaseModel
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
+from xwam.core.config import Frozen
 from xwam.train import parallel
 from xwam.train.pieces import Piece, names_in, own_pieces, read_into, write
 
@@ -33,7 +35,8 @@ Config = BaseModel | Mapping[str, Any]
 def open_run(run: Path, config: Config, free: Collection[str] = ()) -> None:
     """Creates the run's folder, or refuses to go on with a run that another configuration began.
 
-    Settings of training (at the top, or under `train`) that are `free` may differ.
+    Settings of training (at the top, or under `train`) that are `free` may differ; one that is younger than the run
+    has its default there.
     """
     asked = config.model_dump(mode="json") if isinstance(config, BaseModel) else dict(config)
     path = run / "config.json"
@@ -45,6 +48,9 @@ def open_run(run: Path, config: Config, free: Collection[str] = ()) -> None:
         part.replace(path)
         return
     old, new = json.loads(path.read_text()), json.loads(json.dumps(asked))
+    if isinstance(config, Frozen):
+        with suppress(ValueError):  # what no longer parses is compared as it is
+            old = type(config).parse(old).model_dump(mode="json")
     for settings in (old, new):
         for name in free:
             settings.pop(name, None)

@@ -36,6 +36,7 @@ from xwam.model.autoencoders import SmallAutoencoder, SmallAutoencoderConfig
 from xwam.model.fingerprint import fingerprint
 from xwam.model.wan import UMT5TextEncoder, UMT5TextEncoderConfig, WanAutoencoder, WanAutoencoderConfig
 from xwam.train.precision import Precision, precision_of
+from xwam.wam import CONFIG, WEIGHTS
 
 EXPORTED_AUTOENCODER = "autoencoder.safetensors"
 POLL_S = 5.0
@@ -223,15 +224,27 @@ def local_device(name: str) -> torch.device:
 
 
 def load_autoencoder(place: Path, config: SmallAutoencoderConfig | WanAutoencoderConfig) -> nn.Module:
-    """The small autoencoder that a finished run exported, or Wan's from its file or folder."""
+    """The small autoencoder that a finished run or a model's export holds, or Wan's from its file or folder."""
     if isinstance(config, WanAutoencoderConfig):
         return WanAutoencoder.load(place, config).eval()
-    path = place / EXPORTED_AUTOENCODER
+    path, prefix = autoencoder_file(place)
+    weights = {name.removeprefix(prefix): x for name, x in load_file(path).items() if name.startswith(prefix)}
+    autoencoder = SmallAutoencoder(config)
+    autoencoder.load_state_dict(weights)
+    return autoencoder.eval()
+
+
+def autoencoder_file(place: Path) -> tuple[Path, str]:
+    """The file of a small autoencoder and what its weights' names begin with there.
+
+    `place` is the file, the folder of its run, or that of an exported model.
+    """
+    if (place / CONFIG).is_file() and (place / WEIGHTS).is_file():
+        return place / WEIGHTS, "autoencoder."
+    path = place if place.suffix == ".safetensors" else place / EXPORTED_AUTOENCODER
     if not path.is_file():
         raise ValueError(f"{path} does not exist: finish `xwam train nano-autoencoder --run {place}` first")
-    autoencoder = SmallAutoencoder(config)
-    autoencoder.load_state_dict(load_file(path))
-    return autoencoder.eval()
+    return path, ""
 
 
 def latent_settings(job: EncodingJob, autoencoder: nn.Module) -> LatentSettings:

@@ -77,8 +77,11 @@ def names_in(path: Path) -> set[str]:
 
 
 @torch.no_grad()
-def read_into(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    """Fills `tensors`, sharded or not, in place; raises unless names and shapes are those of the files."""
+def read_into(path: Path, tensors: Mapping[str, Tensor], beside: tuple[str, ...] = ()) -> None:
+    """Fills `tensors`, sharded or not, in place; raises unless names and shapes are those of the files.
+
+    The files may hold more whose names begin with one of `beside`.
+    """
     wanted = {name: Piece.of(x) for name, x in tensors.items()}
     missing = {name: piece.values.numel() for name, piece in wanted.items()}
     unknown, misshapen = [], {}
@@ -89,7 +92,7 @@ def read_into(path: Path, tensors: Mapping[str, Tensor]) -> None:
                 size = tuple(file.get_slice(name).get_shape())
                 start, shape = about.get(name, ((0,) * len(size), size))
                 if name not in wanted:
-                    unknown.append(name)
+                    unknown += [] if name.startswith(beside) else [name]
                 elif wanted[name].shape != tuple(shape):
                     misshapen[name] = f"{name} ({tuple(shape)} in the file, {wanted[name].shape} in the model)"
                 else:
@@ -140,5 +143,5 @@ def _raise_faults(path: Path, absent: list[str], unknown: list[str], misshapen: 
     if lines:
         raise ValueError(
             f"{path} does not fit this model:\n  " + "\n  ".join(lines) + "\n"
-            "It looks like a checkpoint of another model: build the model from the config.json of the same run."
+            "It looks like a checkpoint of another model: build the model from the config.json that belongs to it."
         )

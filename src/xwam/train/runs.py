@@ -3,6 +3,7 @@
 import shutil
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Literal, NamedTuple, Self
 
@@ -36,6 +37,7 @@ from xwam.train.encoding import (
     load_autoencoder,
     stored_text,
 )
+from xwam.train.start import begin, fill_autoencoder, fill_model, with_earlier
 from xwam.train.trainer import TrainConfig, Trainer
 from xwam.wam import ModelConfig, WorldActionModel
 
@@ -57,7 +59,8 @@ class DataConfig(Frozen):
 class AutoencoderRun(Frozen):
     """Everything that makes a small autoencoder.
 
-    Snippets are `frames` video frames, `stride` rows apart, of films at `image_size`, height and width.
+    Snippets are `frames` video frames, `stride` rows apart, of films at `image_size`, height and width. With
+    `start_from`, an exported autoencoder or model, it begins with those weights.
     """
 
     data: DataConfig
@@ -69,6 +72,7 @@ class AutoencoderRun(Frozen):
     batch_size: int = 6
     episodes_per_environment: int = 24
     image_size: tuple[int, int] = (128, 128)
+    start_from: str | None = None
 
     def train_in(self, folder: Path) -> Path | None:
         """Trains, or resumes, and exports the averaged weights; None if it was stopped before the end."""
@@ -80,6 +84,7 @@ class AutoencoderRun(Frozen):
         batches = SnippetBatches(*films, *shape, self.train.seed, rank=parallel.rank(), ranks=parallel.ranks())
         torch.manual_seed(self.train.seed)
         model = SmallAutoencoder(self.autoencoder).to(memory_format=torch.channels_last)
+        begin(folder, self.start_from, partial(fill_autoencoder, model))
         trainer = Trainer(model, batches, self.train, folder, self)
         if not trainer.fit():
             return None
@@ -121,7 +126,8 @@ class ModelRun(Frozen):
     `latents` is the folder of what is encoded ahead, beside the autoencoder if not given. UMT5 is not trained: its
     weights, `text_encoder`, and the folder of its `tokenizer` are needed to encode the instructions, and to export.
     `mixed_in` are further datasets, each with the robot that its own meta/embodiment.yaml tells of and with statistics
-    of its own; the model is exported for the robot of `data`.
+    of its own; the model is exported for the robot of `data`. With `start_from`, the folder of an exported model of
+    the same sizes, training begins with its weights, those of its small text encoder too.
     """
 
     data: DataConfig
@@ -136,6 +142,7 @@ class ModelRun(Frozen):
     latents_dtype: Literal["float16", "bfloat16"] = "float16"
     text_encoder: str | None = None
     tokenizer: str | None = None
+    start_from: str | None = None
 
     def train_in(self, folder: Path) -> Path | None:
         """Encodes the clips where needed, trains, or resumes, and exports; None if it was stopped before the end."""
@@ -145,6 +152,7 @@ class ModelRun(Frozen):
         torch.manual_seed(self.train.seed)
         model = WorldActionModel(run.model, text_encoder=stored_text(job))
         model.autoencoder.load_state_dict(autoencoder.state_dict())
+        begin(folder, self.start_from, partial(fill_model, model))
         trainer = Trainer(model, self._batches(datasets), self.train, folder, run)
         if not trainer.fit():  # each step descends model.loss(batch, seeds)
             return None
@@ -155,7 +163,7 @@ class ModelRun(Frozen):
         if parallel.rank() == 0:
             whole = WorldActionModel(run.model, text_encoder=stored_text(job))  # the trained one may be sharded
             checkpoint.load_weights(whole, checkpoint.latest(folder) / "ema.safetensors")
-            self._export(whole, job, folder / "export", provenance)
+            self._export(whole, job, folder / "export", with_earlier(folder, provenance))
         parallel.wait_for_all()
         return folder / "export"
 
