@@ -67,6 +67,22 @@ def wan22_5b_robocasa() -> ModelConfig:
     )
 
 
+def nano_prior(dataset: Path, autoencoder: Path) -> ModelRun:
+    """A video prior of nano's size: it learns from video alone, and nano grows from it with start_from."""
+    return prior_of(nano(dataset, autoencoder))
+
+
+VIDEO_ALONE = {"action_width": 0, "proprio_width": 0}
+
+
+def prior_of(run: ModelRun) -> ModelRun:
+    """The run of the same network before it has actions, proprios and depth."""
+    network = run.model.transformer.model_copy(update={**VIDEO_ALONE, "depth_blocks": 0})
+    noise = run.model.noise.model_copy(update={"law": "coupled", "action_steps": run.model.noise.video_steps})
+    model = run.model.model_copy(update={"transformer": network, "noise": noise})
+    return run.model_copy(update={"model": model})
+
+
 def network_for(robot: Embodiment, **sizes: int) -> TransformerConfig:
     """A network of these sizes whose views, actions and states are the robot's."""
     return TransformerConfig(**sizes_of(robot), **sizes)
@@ -115,14 +131,21 @@ def tiny(dataset: Path, autoencoder: Path) -> ModelRun:
     return run.model_copy(update={"model": model, "train": brief, "data": tiny_data(dataset), "batch_size": 4})
 
 
+def tiny_prior(dataset: Path, autoencoder: Path) -> ModelRun:
+    """The video prior at a size that trains in seconds."""
+    return prior_of(tiny(dataset, autoencoder))
+
+
 def tiny_data(dataset: Path) -> DataConfig:
     return DataConfig(dataset=str(dataset), held_out=1)
 
 
 RECIPES: dict[str, Callable[[Path, Path], AutoencoderRun | ModelRun]] = {
     "nano-autoencoder": nano_autoencoder,
+    "nano-prior": nano_prior,
     "nano": nano,
     "tiny-autoencoder": tiny_autoencoder,
+    "tiny-prior": tiny_prior,
     "tiny": tiny,
 }
 
@@ -146,6 +169,7 @@ def for_robot(run: AutoencoderRun | ModelRun, robot: Embodiment) -> AutoencoderR
     """The same run for another robot than the recipe's own."""
     if isinstance(run, AutoencoderRun):
         return run.model_copy(update={"embodiment": robot})
-    network = run.model.transformer.model_copy(update=sizes_of(robot))
+    sizes = sizes_of(robot) | ({} if run.model.transformer.acts else VIDEO_ALONE)
+    network = run.model.transformer.model_copy(update=sizes)
     model = run.model.model_copy(update={"embodiment": robot, "transformer": network})
     return run.model_copy(update={"model": model})

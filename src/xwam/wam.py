@@ -26,7 +26,7 @@ from xwam.core.types import ActionChunk, Clip, Observation, RGBDClip
 from xwam.data.layout import read_json, write_atomically, write_json
 from xwam.data.transforms import ClipTransform
 from xwam.flow.levels import Schedule, forward_dynamics_schedule, law_of, policy_schedule, world_schedule
-from xwam.flow.objective import counts_of, training_loss
+from xwam.flow.objective import LossWeights, counts_of, training_loss
 from xwam.flow.sampler import guided, noise_like, sample, started
 from xwam.model.autoencoders import SmallAutoencoder, SmallAutoencoderConfig
 from xwam.model.config import FRAMES_PER_LATENT, TransformerConfig
@@ -105,6 +105,11 @@ class WorldActionModel(nn.Module):
         self.transform = ClipTransform(crop_ratio=config.crop_ratio, size=config.image_size, train=False)
 
     @property
+    def acts(self) -> bool:
+        """Whether it has actions; a video prior has none."""
+        return self.config.transformer.acts
+
+    @property
     def device(self) -> torch.device:
         return self.transformer.head.linear.weight.device
 
@@ -115,6 +120,7 @@ class WorldActionModel(nn.Module):
 
         With the `counts` of a larger batch, the share of this part of it: the shares of all parts add up.
         """
+        batch = self._seen(batch)
         # Another kind of generator than the noise's: one seed must not give related numbers to both.
         kept = [np.random.default_rng(seed).random() >= self.config.text_dropout for seed in seeds]
         text = self._embed([text if keep else "" for text, keep in zip(batch.instructions, kept, strict=True)])
@@ -122,11 +128,16 @@ class WorldActionModel(nn.Module):
         def velocity(noisy: Streams, levels: NoiseLevels, with_depth: bool) -> Streams:
             return self.transformer(noisy, levels, text, with_depth)
 
-        return vars(training_loss(velocity, batch, self.law, seeds, counts=counts))
+        weights = LossWeights(depth=float(self.config.transformer.has_depth))
+        return vars(training_loss(velocity, batch, self.law, seeds, weights, counts))
 
     def counts(self, batch: Batch, seeds: Sequence[int]) -> Int[Tensor, "4"]:
         """How many elements of each stream `loss` is a mean over; counts of the parts of a batch add up."""
-        return counts_of(batch, self.law, seeds)
+        return counts_of(self._seen(batch), self.law, seeds)
+
+    def _seen(self, batch: Batch) -> Batch:
+        """A batch as the network takes it: a video prior, without actions and proprios."""
+        return batch if self.acts else batch.of_video()
 
     def velocity(self, texts: Sequence[str]) -> Velocity:
         """The network with its instructions' keys and values prepared."""
@@ -161,6 +172,8 @@ class WorldActionModel(nn.Module):
     @torch.inference_mode()
     def act(self, observations: Sequence[Observation], seeds: Sequence[int]) -> list[ActionChunk]:
         """The next actions for each observation; a request's result depends on its own seed, not on its batch."""
+        if not self.acts:
+            raise ValueError("a video prior has no actions: train a world action model with start_from on its folder")
         noise = self.config.noise
         schedule = policy_schedule(noise.video_steps, noise.action_steps, noise.shift)
         streams = self._sample(observations, self._given(observations), seeds, schedule)
@@ -179,16 +192,20 @@ class WorldActionModel(nn.Module):
         """The future that the model expects of its own actions, or, as forward dynamics, of `actions`.
 
         `proprio`, if the states that these actions lead to are known too, holds the present one and the next ones.
+        Depth is unknown everywhere if the network has none.
         """
         noise = self.config.noise
-        schedule = world_schedule(noise.video_steps, noise.action_steps, noise.shift)
+        with_depth = self.config.transformer.has_depth
+        schedule = world_schedule(noise.video_steps, noise.action_steps, noise.shift, with_depth)
         known = None
+        if actions is not None and not self.acts:
+            raise ValueError("a video prior knows no actions: give none, or grow it to a world action model")
         if actions is not None:
             known = self._normalised("action", actions, self.config.actions)
         if proprio is not None:
             if actions is None:
                 raise ValueError("proprio is given without actions: give both, or actions alone")
-            schedule = forward_dynamics_schedule(noise.video_steps, noise.shift)
+            schedule = forward_dynamics_schedule(noise.video_steps, noise.shift, with_depth)
         given = self._given([observation])
         if proprio is not None:
             given = replace(given, action=known, proprio=self._normalised("proprio", proprio, self.config.frames))
@@ -210,6 +227,7 @@ class WorldActionModel(nn.Module):
             "action_valid": torch.from_numpy(robot.action.valid)[None, None].to(self.device),
             "proprio_valid": torch.from_numpy(robot.proprio.valid)[None, None].to(self.device),
         }
+        valid = valid if self.acts else {}
         start = started(given, noise_like(given, seeds), schedule, **valid)
         velocity = self.velocity([observation.instruction for observation in observations])
         if guidance_scale != 1.0:
@@ -224,6 +242,9 @@ class WorldActionModel(nn.Module):
         latent = self.encode(rearrange(pixels, "b v h w c -> b v c 1 h w"))
         video = latent.new_zeros(*latent.shape[:2], config.latent_frames, *latent.shape[3:])
         video[:, :, :1] = latent
+        if not self.acts:
+            nothing = latent.new_zeros(len(observations), 0, 0)
+            return Streams(video, nothing, nothing)
         proprio = latent.new_zeros(len(observations), config.frames, robot.proprio.width)
         now = np.stack([observation.proprio for observation in observations])
         proprio[:, 0] = torch.from_numpy(robot.proprio.normalise(now))
@@ -278,23 +299,34 @@ class WorldActionModel(nn.Module):
             raise ValueError(
                 "this observation has no camera calibration: 4D needs intrinsics and T_base_cam per camera"
             )
-        proprio = robot.proprio.denormalise(streams.proprio[0].float().cpu().numpy())
+        if self.acts:
+            proprio = robot.proprio.denormalise(streams.proprio[0].float().cpu().numpy())
+        else:  # not foretold: cameras stay where they are
+            proprio = np.repeat(present.proprio, self.config.frames, axis=0)
         rgb = ((self.decode(streams.video)[0].float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
-        code = self.decode(streams.depth)[0].float().mean(dim=1).cpu().numpy()
-        depth_m = np.stack([camera.depth.decode(c) for camera, c in zip(robot.cameras, code, strict=True)])
-        far_m = np.array([camera.far_m for camera in robot.cameras])[:, None, None, None]
-        frames = self.config.frames
+        frames, unknown = self.config.frames, np.zeros((rgb.shape[0], *rgb.shape[2:]), np.float32)
         scene = RGBDClip(
             cameras=robot.camera_names,
             rgb=rearrange(rgb, "v c f h w -> v f h w c").cpu().numpy(),
-            depth_m=np.where(depth_m < FAR_SHARE * far_m, depth_m, 0.0).astype(np.float32),
+            depth_m=unknown if streams.depth is None else self._depth_m(streams.depth),
             intrinsics=np.repeat(present.intrinsics, frames, axis=1),
             T_base_cam=robot.camera_poses(proprio, observation.T_base_cam),
             period_s=robot.frame_period_s,
             depth_scale="metric" if all(camera.depth_scale == "metric" for camera in robot.cameras) else "relative",
         )
-        chunk = self._chunk(streams.action[0]) if actions is None else ActionChunk(actions, robot.action_period_s)
+        if actions is None and self.acts:
+            chunk = self._chunk(streams.action[0])
+        else:
+            chunk = ActionChunk(present.actions if actions is None else actions, robot.action_period_s)
         return Dream(scene, chunk, proprio)
+
+    def _depth_m(self, latents: Float[Tensor, "1 C T V h w"]) -> Float[np.ndarray, "V F H W"]:
+        """Metres; 0 where unknown, because it lies beyond the camera's range."""
+        cameras = self.embodiment.cameras
+        code = self.decode(latents)[0].float().mean(dim=1).cpu().numpy()
+        depth_m = np.stack([camera.depth.decode(c) for camera, c in zip(cameras, code, strict=True)])
+        far_m = np.array([camera.far_m for camera in cameras])[:, None, None, None]
+        return np.where(depth_m < FAR_SHARE * far_m, depth_m, 0.0).astype(np.float32)
 
     # ---- disk ----------------------------------------------------------------------------------------------
 

@@ -67,7 +67,7 @@ class NoiseLevels:
         values = torch.stack([torch.zeros_like(video), video, action], dim=1)
         video_ids = torch.ones(frames, dtype=torch.long, device=device)
         proprio_ids = torch.full((proprios,), 2, dtype=torch.long, device=device)
-        video_ids[0] = proprio_ids[0] = 0
+        video_ids[:1] = proprio_ids[:1] = 0
         return cls(values, video_ids, torch.full((actions,), 2, dtype=torch.long, device=device), proprio_ids)
 
     def of(self, stream: str) -> Float[Tensor, "B n"]:
@@ -95,6 +95,12 @@ class Batch:
         """Some of the samples, as a batch."""
         chosen = {f.name: getattr(self, f.name)[samples] for f in fields(self) if f.name != "streams"}
         return replace(self, streams=self.streams.map(lambda x: x[samples]), **chosen)
+
+    def of_video(self) -> Self:
+        """The same samples without actions and proprios, as a video prior sees them."""
+        cut = replace(self.streams, action=self.streams.action[:, :0, :0], proprio=self.streams.proprio[:, :0, :0])
+        valid = {"action_valid": self.action_valid[:, :0, :0], "proprio_valid": self.proprio_valid[:, :0, :0]}
+        return replace(self, streams=cut, **valid)
 
     def to(self, device: torch.device | str) -> Self:
         moved = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "instructions"}

@@ -23,7 +23,7 @@ class TransformerConfig(Frozen):
     text_width: int
     text_tokens: int  # shorter texts are padded with zeros to this length, which the network was trained to see
     frequency_width: int = 256  # sines and cosines that tell a noise level
-    action_width: int
+    action_width: int  # 0, and so is proprio_width: a video prior, whose sequence has no actions and no proprios
     actions_per_frame: int  # actions between two video frames
     proprio_width: int
     eps: float = 1e-6
@@ -34,11 +34,23 @@ class TransformerConfig(Frozen):
             raise ValueError(f"{self.heads} heads do not split width {self.width} into even parts; change either")
         if not 0 <= self.depth_blocks <= self.blocks:
             raise ValueError(f"depth_blocks is {self.depth_blocks}; give 0 to {self.blocks}, the number of blocks")
+        if (self.action_width == 0) != (self.proprio_width == 0):
+            widths = f"action_width is {self.action_width} and proprio_width {self.proprio_width}"
+            raise ValueError(f"{widths}; give both, or 0 for both: a video prior")
         if self.patch[0] != 1:
             raise ValueError(
                 f"patch is {self.patch}; a token covers one latent frame, because each has its noise level"
             )
         return self
+
+    @property
+    def acts(self) -> bool:
+        """Whether actions and proprios are in the sequence; a video prior has none."""
+        return self.action_width > 0
+
+    @property
+    def has_depth(self) -> bool:
+        return self.depth_blocks > 0
 
     @property
     def head_width(self) -> int:

@@ -40,6 +40,8 @@ class Layout:
             raise ValueError(
                 f"latents of {height} x {width} do not split into patches of {patch_height} x {patch_width}"
             )
+        if not config.acts and streams.action.shape[1] + streams.proprio.shape[1]:
+            raise ValueError("this network is a video prior: give no actions and no proprios, or grow it first")
         rows, columns = height // patch_height, width // patch_width
         return cls(frames, views, rows, columns, streams.action.shape[1], streams.proprio.shape[1])
 

@@ -250,10 +250,10 @@ class WorldActionTransformer(nn.Module):
         frequencies_in, mix = PreciseLinear(config.frequency_width, width), PreciseLinear(width, width)
         self.time_embedding = nn.Sequential(frequencies_in, nn.SiLU(), mix)
         self.time_projection = nn.Sequential(nn.SiLU(), PreciseLinear(width, 6 * width))
-        self.action_encoder = Coder(config.action_width, width, width)
-        self.action_decoder = Coder(width, width, config.action_width)
-        self.proprio_encoder = Coder(config.proprio_width, width, width)
-        self.proprio_decoder = Coder(width, width, config.proprio_width)
+        self.action_encoder = self._new_coder(config.action_width, width)
+        self.action_decoder = self._new_coder(width, config.action_width)
+        self.proprio_encoder = self._new_coder(config.proprio_width, width)
+        self.proprio_decoder = self._new_coder(width, config.proprio_width)
         self.blocks = self._new_blocks(config.blocks)
         self.head = Head(width, patch_entries, config.eps)
         self.depth_blocks = self._new_blocks(config.depth_blocks)
@@ -263,6 +263,9 @@ class WorldActionTransformer(nn.Module):
     def _new_blocks(self, number: int) -> nn.ModuleList:
         c = self.config
         return nn.ModuleList(Block(c.width, c.ffn_width, c.heads, c.eps) for _ in range(number))
+
+    def _new_coder(self, inside: int, outside: int) -> Coder | None:
+        return Coder(inside, self.config.width, outside) if self.config.acts else None
 
     def initialise(self) -> None:
         """As Wan2.2: the network's answer starts at 0, and the depth branch as a copy of the trunk's end."""
@@ -275,7 +278,8 @@ class WorldActionTransformer(nn.Module):
             for name, parameter in part.named_parameters():
                 if name.endswith("weight"):
                     nn.init.normal_(parameter, std=0.02)
-        for last in (self.head.linear, self.action_decoder.second, self.proprio_decoder.second):
+        decoders = (self.action_decoder, self.proprio_decoder) if self.config.acts else ()
+        for last in (self.head.linear, *(decoder.second for decoder in decoders)):
             nn.init.zeros_(last.weight)
         self.copy_trunk_to_depth()
 
@@ -308,15 +312,14 @@ class WorldActionTransformer(nn.Module):
         layout = Layout.of(streams, self.config)
         conditions = self._conditions(levels, layout)
         x, depth = self._through_blocks(self._embed(streams, layout), conditions, text, layout.video, with_depth)
-        video, action, proprio = x.split(layout.lengths, dim=1)
+        video, *vectors = x.split(layout.lengths, dim=1)
         level = conditions.level[: layout.video]
         patch = self.config.patch
         if depth is not None:
             depth = unpatchify(self.depth_head(depth, conditions.level_vector, level), layout, patch)
         return Streams(
             video=unpatchify(self.head(video, conditions.level_vector, level), layout, patch),
-            action=self.action_decoder(action),
-            proprio=self.proprio_decoder(proprio),
+            **self._decoded(streams, *vectors),
             depth=depth,
         )
 
@@ -330,9 +333,16 @@ class WorldActionTransformer(nn.Module):
         video = self.patch_embedding(patchify(streams.video, self.config.patch))
         views = self.view_embedding.weight[: layout.views].repeat_interleave(layout.rows * layout.columns, dim=0)
         video = video + views.repeat(layout.frames, 1)
+        if not self.config.acts:
+            return video.float()
         return torch.cat(
             [video, self.action_encoder(streams.action), self.proprio_encoder(streams.proprio)], dim=1
         ).float()
+
+    def _decoded(self, streams: Streams, action: Tensor, proprio: Tensor) -> dict[str, Tensor]:
+        if not self.config.acts:
+            return {"action": streams.action, "proprio": streams.proprio}
+        return {"action": self.action_decoder(action), "proprio": self.proprio_decoder(proprio)}
 
     def _conditions(self, levels: NoiseLevels, layout: Layout) -> Conditions:
         vector = self.time_embedding(frequencies(levels.values, self.config.frequency_width))

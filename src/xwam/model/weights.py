@@ -11,6 +11,7 @@ from difflib import get_close_matches
 from pathlib import Path
 
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -121,6 +122,18 @@ DIFFUSERS = NameMap(
         ("head.modulation", "scale_shift_table"),
     ),
 )
+
+
+def wan_trunk(folder: Path) -> tuple[list[Path], NameMap]:
+    """Files of Wan2.2's transformer and the map of their names: a folder in Wan's own layout or in diffusers'."""
+    inner = folder / "transformer" if (folder / "transformer").is_dir() else folder
+    files = sorted(inner.glob("diffusion_pytorch_model*.safetensors"))
+    if not files:
+        raise ValueError(f"{folder} holds no model that xwam exported, and no diffusion_pytorch_model*.safetensors")
+    with safe_open(files[0], "pt") as file:
+        diffusers = any(name.startswith(("condition_embedder.", "proj_out", "blocks.0.attn")) for name in file.keys())
+    return files, DIFFUSERS if diffusers else PUBLISHED
+
 
 # what X-WAM adds to Wan's trunk, and so what a pretrained video model does not bring
 ADDED = ("view_embedding", "action_encoder", "action_decoder", "proprio_encoder", "proprio_decoder", "depth_")

@@ -6,7 +6,7 @@ what shape the whole has. Any number of ranks reads what any other number wrote:
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple, Self
 
@@ -76,31 +76,46 @@ def names_in(path: Path) -> set[str]:
         return set(file.keys())
 
 
-@torch.no_grad()
 def read_into(path: Path, tensors: Mapping[str, Tensor], beside: tuple[str, ...] = ()) -> None:
     """Fills `tensors`, sharded or not, in place; raises unless names and shapes are those of the files.
 
     The files may hold more whose names begin with one of `beside`.
     """
+    read_files_into(files_of(path), tensors, lambda name: None if name.startswith(beside) else name)
+
+
+@torch.no_grad()
+def read_files_into(
+    files: Sequence[Path], tensors: Mapping[str, Tensor], own_name: Callable[[str], str | None]
+) -> None:
+    """`read_into` from files whose tensors have other names; those without a name of our own are passed over."""
     wanted = {name: Piece.of(x) for name, x in tensors.items()}
     missing = {name: piece.values.numel() for name, piece in wanted.items()}
     unknown, misshapen = [], {}
-    for file_path in files_of(path):
-        with _open(file_path) as file:
+    for path in files:
+        with _open(path) as file:
             about = json.loads((file.metadata() or {}).get(ABOUT, "{}"))
-            for name in file.keys():
-                size = tuple(file.get_slice(name).get_shape())
-                start, shape = about.get(name, ((0,) * len(size), size))
+            for stored in file.keys():
+                size, name = tuple(file.get_slice(stored).get_shape()), own_name(stored)
+                start, shape = about.get(stored, ((0,) * len(size), size))
                 if name not in wanted:
-                    unknown += [] if name.startswith(beside) else [name]
+                    unknown += [] if name is None else [name]
                 elif wanted[name].shape != tuple(shape):
                     misshapen[name] = f"{name} ({tuple(shape)} in the file, {wanted[name].shape} in the model)"
                 else:
-                    missing[name] -= _copy(wanted[name], file, name, start, size)
+                    missing[name] -= _copy(wanted[name], file, stored, start, size)
         if not any(missing.values()):
             break
     absent = [name for name, count in missing.items() if count and name not in misshapen]
-    _raise_faults(path, absent, unknown, [misshapen[name] for name in wanted if name in misshapen])
+    _raise_faults(files[0], absent, unknown, [misshapen[name] for name in wanted if name in misshapen])
+
+
+@torch.no_grad()
+def put(values: Tensor, into: Tensor) -> None:
+    """Copies a whole tensor into one of its shape that may be sharded."""
+    piece = Piece.of(into)
+    box = [slice(first, first + size) for first, size in zip(piece.start, piece.values.shape, strict=True)]
+    piece.values.copy_(values[*box])
 
 
 def _copy(into: Piece, file: safe_open, name: str, start: Sequence[int], size: Sequence[int]) -> int:

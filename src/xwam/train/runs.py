@@ -174,7 +174,8 @@ class ModelRun(Frozen):
             robot = EpisodeStore(data.dataset).embodiment()
             if robot is None:
                 raise ValueError(f"{data.dataset} has no meta/embodiment.yaml: `xwam import` drafts it")
-            robot = robot.widened(network.proprio_width, network.action_width)
+            if network.acts:
+                robot = robot.widened(network.proprio_width, network.action_width)
             if robot.actions_per_frame != network.actions_per_frame or len(robot.cameras) > network.views:
                 has = f"{len(robot.cameras)} cameras and {robot.actions_per_frame} actions a frame"
                 needs = f"at most {network.views} and exactly {network.actions_per_frame}"

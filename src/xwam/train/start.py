@@ -3,18 +3,24 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple, Self
 
-from torch import nn
+from safetensors import safe_open
+from torch import Tensor, nn
 
 from xwam.data.layout import read_json, write_json
 from xwam.model.autoencoders import SmallAutoencoder
 from xwam.model.fingerprint import fingerprint_of_files
+from xwam.model.growing import VIEWS, parts_to_grow, views_for
+from xwam.model.text import SmallTextEncoder
+from xwam.model.weights import wan_trunk
 from xwam.train import checkpoint, parallel
 from xwam.train.encoding import autoencoder_file
-from xwam.train.pieces import read_into
+from xwam.train.pieces import names_in, put, read_files_into, read_into
 from xwam.wam import CONFIG, WEIGHTS, described
 
 STARTED = "started_from.json"
+NETWORK = "transformer."
 
 
 def begin(run: Path, start_from: str | None, fill: Callable[[Path], None]) -> None:
@@ -27,36 +33,68 @@ def begin(run: Path, start_from: str | None, fill: Callable[[Path], None]) -> No
         write_json(run / STARTED, account_of(place))
 
 
-def fill_model(model: nn.Module, folder: Path) -> None:
-    """Copies the weights of an exported model, of any precision, into a WorldActionModel, sharded or not.
+class Prior(NamedTuple):
+    """Weights on disk, and what a WorldActionModel calls a tensor that has this name there."""
 
-    The autoencoder stays as it is, and so does a text encoder that is not trained. Raises ValueError if the folder
-    holds no exported model, or if weights are missing, superfluous or of another shape, and names the first of them.
+    files: list[Path]
+    own_name: Callable[[str], str]
+
+    @classmethod
+    def of(cls, folder: Path) -> Self:
+        """Of an exported model, or of Wan2.2's transformer in Wan's own layout or in diffusers'."""
+        if (folder / CONFIG).is_file() and (folder / WEIGHTS).is_file():
+            described(folder)
+            return cls([folder / WEIGHTS], lambda name: name)
+        files, names = wan_trunk(folder)
+        return cls(files, lambda name: NETWORK + next(iter(names.to_here({name: None}))))
+
+    def places(self) -> dict[str, tuple[Path, str]]:
+        """File and name there of each tensor."""
+        return {self.own_name(name): (path, name) for path in self.files for name in names_in(path)}
+
+
+def fill_model(model: nn.Module, folder: Path) -> None:
+    """Copies weights of any precision into a WorldActionModel, sharded or not: an exported model's, or Wan2.2's.
+
+    The autoencoder stays as it is, and so does a text encoder that is not trained. What a prior lacks begins as
+    `xwam.model.growing` says. Raises ValueError if the folder holds no weights, or if some are missing, superfluous or
+    of another shape, and names the first of them.
     """
-    described(folder)
-    tensors = {name: x for name, x in model.state_dict().items() if not name.startswith("autoencoder.")}
-    own_text = any(name.startswith("text_encoder.") for name in tensors)
-    read_into(folder / WEIGHTS, tensors, beside=("autoencoder.",) if own_text else ("autoencoder.", "text_encoder."))
+    prior, network = Prior.of(folder), model.transformer
+    places = prior.places()
+    grown = parts_to_grow(network, [name.removeprefix(NETWORK) for name in places if name.startswith(NETWORK)])
+    own_text = isinstance(model.text_encoder, SmallTextEncoder)
+    apart = ("autoencoder.", NETWORK + VIEWS, *(() if own_text else ("text_encoder.",)))
+    new = (*apart, *(NETWORK + part for part in grown))
+    tensors = {name: x for name, x in model.state_dict().items() if not name.startswith(new)}
+
+    def own_name(name: str) -> str | None:
+        own = prior.own_name(name)
+        return None if own.startswith(apart) else own
+
+    read_files_into(prior.files, tensors, own_name)
+    views = _tensor(*places[NETWORK + VIEWS]) if NETWORK + VIEWS in places else None
+    put(views_for(network, views), network.view_embedding.weight)
+    if "depth_" in grown:
+        network.copy_trunk_to_depth()
 
 
 def fill_autoencoder(model: SmallAutoencoder, place: Path) -> None:
     """Copies an exported autoencoder, or that of an exported model, into `model`; raises as `fill_model` does."""
     path, prefix = autoencoder_file(place)
     tensors = {prefix + name: x for name, x in model.state_dict().items()}
-    read_into(path, tensors, beside=("transformer.", "text_encoder.") if prefix else ())
+    read_into(path, tensors, beside=(NETWORK, "text_encoder.") if prefix else ())
 
 
 def account_of(place: Path) -> dict:
     """What is to be remembered of weights: their folder's name, which they are, and where they came from themselves."""
     if (place / CONFIG).is_file() and (place / WEIGHTS).is_file():
-        return _account(place.name, place / WEIGHTS, described(place)["provenance"])
+        return _account(place.name, [place / WEIGHTS], described(place)["provenance"])
+    if place.is_dir() and list(place.rglob("diffusion_pytorch_model*.safetensors")):
+        return _account(place.name, Prior.of(place).files, {})
     path, _ = autoencoder_file(place)
     earlier = path.with_name(STARTED)
-    return _account(path.parent.name, path, {"started_from": read_json(earlier)} if earlier.is_file() else {})
-
-
-def _account(name: str, path: Path, provenance: dict) -> dict:
-    return {"folder": name, "fingerprint": fingerprint_of_files([path]), "provenance": provenance}
+    return _account(path.parent.name, [path], {"started_from": read_json(earlier)} if earlier.is_file() else {})
 
 
 def with_earlier(run: Path, provenance: dict) -> dict:
@@ -68,3 +106,12 @@ def with_earlier(run: Path, provenance: dict) -> dict:
     episodes = [*map(list, earlier), *map(list, provenance["trained_on"])]
     once = {json.dumps(episode): episode for episode in episodes}
     return provenance | {"trained_on": list(once.values()), "started_from": began}
+
+
+def _account(name: str, files: list[Path], provenance: dict) -> dict:
+    return {"folder": name, "fingerprint": fingerprint_of_files(files), "provenance": provenance}
+
+
+def _tensor(path: Path, name: str) -> Tensor:
+    with safe_open(path, "pt") as file:
+        return file.get_tensor(name)
