@@ -25,6 +25,7 @@ LAYERS = (
     ("recipes", "evaluate", "encode", "show"),
     ("train",),
     ("wam", "sim"),
+    ("saved",),
     ("model", "flow", "data", "scene", "policy"),
     ("core",),
 )

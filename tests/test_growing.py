@@ -15,8 +15,9 @@ from xwam.model.config import TransformerConfig
 from xwam.model.growing import grow
 from xwam.model.transformer import WorldActionTransformer
 from xwam.model.weights import transformer_to_diffusers, transformer_to_published
+from xwam.saved import described
 from xwam.train.start import fill_model
-from xwam.wam import WorldActionModel, described
+from xwam.wam import WorldActionModel
 
 VIDEO_ALONE = {"action_width": 0, "proprio_width": 0, "depth_blocks": 0}
 

@@ -11,12 +11,13 @@ from recordings import robot
 from toy_runs import build_home, run_of, small_codec
 from xwam.data.layout import read_json
 from xwam.model.fingerprint import fingerprint_of_files
+from xwam.saved import described
 from xwam.train import checkpoint
 from xwam.train.encoding import load_autoencoder
 from xwam.train.runs import AutoencoderRun, DataConfig, ModelRun
 from xwam.train.start import fill_model
 from xwam.train.trainer import TrainConfig
-from xwam.wam import WorldActionModel, described
+from xwam.wam import WorldActionModel
 
 
 @pytest.fixture(scope="module")

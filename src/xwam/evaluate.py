@@ -21,12 +21,13 @@ from xwam.data.layout import write_json
 from xwam.data.processes import in_processes, progress_bar
 from xwam.data.video import VideoWriter
 from xwam.policy.policy import ChunkQueue, ModelPolicy
+from xwam.saved import described
 from xwam.scene.metrics import Estimate, Metrics, repeat_last_frame, summarise
 from xwam.scene.metrics import evaluate as score
 from xwam.sim.env import Environment, difficulties_of, make_environment
 from xwam.sim.record import FIRST_EVALUATION_SEED, demonstrate
 from xwam.sim.rollout import Rollout, rollout
-from xwam.wam import Dream, WorldActionModel, described
+from xwam.wam import Dream, WorldActionModel
 
 # Dreams start from other episodes than closed-loop evaluation plays.
 FIRST_DREAM_SEED = 2 * FIRST_EVALUATION_SEED

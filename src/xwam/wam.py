@@ -6,38 +6,38 @@ imagine   the present in, actions and a 4D future out     (imagining)
 save, load
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Literal, Self
 
 import numpy as np
 import torch
 from einops import rearrange
 from jaxtyping import Float, Int
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from xwam.core.config import Frozen
 from xwam.core.embodiment import Embodiment
 from xwam.core.streams import Batch, NoiseLevels, Streams, Velocity
 from xwam.core.types import ActionChunk, Clip, Observation, RGBDClip
-from xwam.data.layout import read_json, write_atomically, write_json
 from xwam.data.transforms import ClipTransform
 from xwam.flow.levels import Schedule, forward_dynamics_schedule, law_of, policy_schedule, world_schedule
 from xwam.flow.objective import LossWeights, counts_of, training_loss
 from xwam.flow.sampler import guided, noise_like, sample, started
 from xwam.model.autoencoders import SmallAutoencoder, SmallAutoencoderConfig
 from xwam.model.config import FRAMES_PER_LATENT, TransformerConfig
+from xwam.model.fingerprint import fingerprint, fingerprint_of_files
+from xwam.model.lora import LoraConfig, add_lora, load_lora, merge_lora
 from xwam.model.text import SmallTextEncoder, SmallTextEncoderConfig, TextEncoder
 from xwam.model.transformer import WorldActionTransformer
 from xwam.model.wan import UMT5TextEncoder, UMT5TextEncoderConfig, WanAutoencoder, WanAutoencoderConfig
+from xwam.saved import WEIGHTS, Reference, check_fit, described, read_weights, references_of, write_saved
 
 # Depth that decodes to the far end of a camera's range may be any distance beyond it: unknown.
 FAR_SHARE = 0.98
 KEPT_INSTRUCTIONS = 256
-WEIGHTS, CONFIG = "model.safetensors", "config.json"
 
 
 class NoiseConfig(Frozen):
@@ -330,49 +330,71 @@ class WorldActionModel(nn.Module):
 
     # ---- disk ----------------------------------------------------------------------------------------------
 
-    def save(self, folder: Path, provenance: dict, dtype: torch.dtype = torch.bfloat16) -> None:
-        """Writes model.safetensors in this precision, and config.json, which also says where the weights came from."""
-        folder.mkdir(parents=True, exist_ok=True)
-        weights = {name: x.detach().to(dtype).contiguous() for name, x in self.state_dict().items()}
-        places = [x.data_ptr() for x in weights.values()]
-        for k, (name, x) in enumerate(weights.items()):
-            if places[k] in places[:k]:  # tied, as UMT5's embeddings are: safetensors wants each on its own
-                weights[name] = x.clone()
-        write_atomically(folder / WEIGHTS, lambda path: save_file(weights, path))
+    def save(
+        self,
+        folder: Path,
+        provenance: dict,
+        dtype: torch.dtype = torch.bfloat16,
+        references: Mapping[str, Reference] = MappingProxyType({}),
+    ) -> None:
+        """Writes the weights in this precision, and config.json, which also says where they came from.
+
+        The text encoder or autoencoder is left out if `references` tells where it is instead.
+        """
         about = {"model": self.config.model_dump(mode="json"), "provenance": provenance}
-        write_json(folder / CONFIG, about)
+        write_saved(folder, self.state_dict(), about, dtype, references)
 
     @classmethod
-    def load(cls, folder: Path, device: str = "cpu", dtype: torch.dtype = torch.float32) -> Self:
+    def load(
+        cls,
+        folder: Path,
+        device: str = "cpu",
+        dtype: torch.dtype = torch.float32,
+        references: Mapping[str, Path | str] = MappingProxyType({}),
+    ) -> Self:
         """Builds the model that `save` wrote, in any precision; a folder `tokenizer` beside it is UMT5's.
 
-        Raises ValueError if a file is missing, damaged, or does not fit the other.
+        Of what is not inside, the text encoder, the autoencoder or an adapter's base, `references` says where it is,
+        or the environment (XWAM_TEXT_ENCODER, XWAM_AUTOENCODER, XWAM_BASE), or config.json. An adapter is merged.
+        Raises ValueError if a file is missing, damaged, or does not fit the others.
         """
-        config = ModelConfig.parse(described(folder)["model"])
+        about, elsewhere = described(folder), references_of(folder)
+        config, weights = ModelConfig.parse(about["model"]), read_weights(folder, device)
+        if "base" in elsewhere:
+            base = elsewhere["base"].find("base", references)
+            elsewhere["base"].check("base", base, fingerprint_of_files([base / WEIGHTS]))
+            model = cls.load(base, device, dtype, references)
+            return model.adapted(config, LoraConfig.parse(about["adapter"]), weights)
         tokenizer = folder / "tokenizer"
         with torch.device("meta"):  # a model of 13 B parameters must not be there twice
             model = cls(config, tokenizer if tokenizer.is_dir() else None)
-        try:
-            weights = load_file(folder / WEIGHTS, device=device)
-        except (SafetensorError, FileNotFoundError) as error:
-            raise ValueError(f"{folder / WEIGHTS} cannot be read: {error}; export or copy it again") from error
-        fit = {name: tuple(x.shape) for name, x in model.state_dict().items()}
-        if wrong := sorted(name for name in fit.keys() | weights.keys() if _shape(weights, name) != fit.get(name)):
-            raise ValueError(f"{folder / WEIGHTS} does not fit {CONFIG} at {len(wrong)} weights, such as {wrong[0]!r}")
-        model.load_state_dict({name: x.to(dtype) for name, x in weights.items()}, assign=True)
+        check_fit(folder, weights, model.state_dict(), elsewhere)
+        model.load_state_dict({name: x.to(dtype) for name, x in weights.items()}, strict=False, assign=True)
+        for part, reference in elsewhere.items():
+            place = reference.find(part, references)
+            module = getattr(model, part).load(place, *_how(part, config, tokenizer))
+            reference.check(part, place, fingerprint(module))
+            setattr(model, part, module.to(device, dtype))
+        return model.eval().requires_grad_(False)
+
+    def adapted(self, config: ModelConfig, lora: LoraConfig, weights: Mapping[str, Tensor]) -> Self:
+        """This model with an adapter merged into it; `config` brings the robot and its statistics.
+
+        Raises ValueError if the adapter's weights are not those that `lora` makes of this network.
+        """
+        if config.transformer != self.config.transformer:
+            raise ValueError("the adapter was made for a network of other sizes: give it the base that it names")
+        with torch.device("meta"):
+            model = type(self)(config, text_encoder=self.text_encoder)
+        model.load_state_dict(self.state_dict(), assign=True)
+        add_lora(model, lora)
+        load_lora(model, weights)
+        merge_lora(model)
+        kind = self.transformer.head.linear.weight.dtype
+        model.transformer.to(kind)
         return model.eval().requires_grad_(False)
 
 
-def described(folder: Path) -> dict:
-    """What config.json says of a saved model: `model`, its sizes and robot, and `provenance`, its training."""
-    path = folder / CONFIG
-    if not path.is_file():
-        raise ValueError(f"{folder} holds no {CONFIG}: name a folder that `xwam train` exported")
-    about = read_json(path)
-    if missing := {"model", "provenance"} - about.keys():
-        raise ValueError(f"{path} lacks {sorted(missing)}: it was not written by xwam, export the model again")
-    return about
-
-
-def _shape(weights: dict[str, Tensor], name: str) -> tuple[int, ...] | None:
-    return tuple(weights[name].shape) if name in weights else None
+def _how(part: str, config: ModelConfig, tokenizer: Path) -> tuple:
+    """What loading a part takes besides its place."""
+    return (tokenizer, config.text) if part == "text_encoder" else (config.autoencoder,)

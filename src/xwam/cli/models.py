@@ -1,6 +1,7 @@
 """Verbs that train, measure and convert models."""
 
 from pathlib import Path
+from typing import Literal
 
 from tyro.conf import Positional, UseAppendAction
 
@@ -68,6 +69,33 @@ def eval(
     from xwam.sim.env import tasks_of
 
     evaluate(checkpoint, tasks_of(tasks), episodes, dreams, out, execute, workers)
+
+
+@app.command
+def export_weights(
+    run: Positional[Path],
+    out: Positional[Path],
+    step: int | None = None,
+    dtype: Literal["float32", "bfloat16", "float16"] | None = None,
+    merge: bool = False,
+    frozen: Literal["auto", "inside", "reference"] = "auto",
+) -> None:
+    """Write the averaged weights of a run's checkpoint as a small folder that eval and imagine take.
+
+    Example: xwam export-weights runs/mine out/mine --dtype bfloat16
+
+    Args:
+        run: Folder of the run, finished or not.
+        out: Folder to write.
+        step: Which checkpoint; the newest if not given.
+        dtype: Precision of the weights; that of the run if not given.
+        merge: Add a LoRA adapter into its base, rather than write it alone.
+        frozen: Whether Wan2.2's autoencoder and UMT5 are inside or referred to; auto refers to large ones.
+    """
+    from xwam.train.runs import run_of
+
+    run_of(run).export(run, out, step, dtype, merge, frozen)
+    print(f"Written: {out}")
 
 
 @app.command

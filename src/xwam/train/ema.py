@@ -24,6 +24,11 @@ class Ema:
         self._averages = {name: p.detach().clone() for name, p in self._weights.items()}
 
     @property
+    def names(self) -> list[str]:
+        """Names of the trained parameters."""
+        return list(self._weights)
+
+    @property
     def weights(self) -> list[Tensor]:
         """The model's trained parameters."""
         return list(self._weights.values())

@@ -1,6 +1,5 @@
 """Whole runs: from a dataset folder to exported weights, for the autoencoder and for the model."""
 
-import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
@@ -8,6 +7,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple, Self
 
 import torch
+from pydantic import model_validator
 from safetensors.torch import save_file
 from torch import nn
 
@@ -17,7 +17,7 @@ from xwam.data.batches import ClipBatches
 from xwam.data.clips import split
 from xwam.data.episodes import EpisodeStore
 from xwam.data.latents import LatentClips
-from xwam.data.layout import write_atomically
+from xwam.data.layout import read_json, write_atomically, write_json
 from xwam.data.mixture import Mixture
 from xwam.data.processes import in_processes
 from xwam.data.sampling import check_ranks
@@ -25,6 +25,7 @@ from xwam.data.snippets import SnippetBatches, films_of
 from xwam.data.statistics import fit_embodiment
 from xwam.data.transforms import ClipTransform
 from xwam.model.autoencoders import SmallAutoencoder, SmallAutoencoderConfig
+from xwam.model.lora import LoraConfig, add_lora
 from xwam.model.wan import UMT5TextEncoderConfig
 from xwam.train import checkpoint, parallel
 from xwam.train.encoding import (
@@ -37,11 +38,13 @@ from xwam.train.encoding import (
     load_autoencoder,
     stored_text,
 )
-from xwam.train.start import begin, fill_autoencoder, fill_model, with_earlier
+from xwam.train.export import Exporter
+from xwam.train.start import begin, check_base, fill_autoencoder, fill_model, with_earlier
 from xwam.train.trainer import TrainConfig, Trainer
 from xwam.wam import ModelConfig, WorldActionModel
 
 STATISTICS_BATCHES = 16
+PROVENANCE = "provenance.json"
 
 
 class DataConfig(Frozen):
@@ -127,7 +130,9 @@ class ModelRun(Frozen):
     weights, `text_encoder`, and the folder of its `tokenizer` are needed to encode the instructions, and to export.
     `mixed_in` are further datasets, each with the robot that its own meta/embodiment.yaml tells of and with statistics
     of its own; the model is exported for the robot of `data`. With `start_from`, the folder of an exported model of
-    the same sizes, training begins with its weights, those of its small text encoder too.
+    the same sizes, training begins with its weights, those of its small text encoder too; of a video prior, ours or
+    Wan2.2's, it grows to a world action model. With `lora` those weights stay, and small matrices beside them learn.
+    A network without actions, `action_width` 0, learns a video prior.
     """
 
     data: DataConfig
@@ -143,6 +148,13 @@ class ModelRun(Frozen):
     text_encoder: str | None = None
     tokenizer: str | None = None
     start_from: str | None = None
+    lora: LoraConfig | None = None
+
+    @model_validator(mode="after")
+    def _adapts_something(self) -> Self:
+        if self.lora is not None and self.start_from is None:
+            raise ValueError("lora adapts a model: give the folder of an exported one as start_from")
+        return self
 
     def train_in(self, folder: Path) -> Path | None:
         """Encodes the clips where needed, trains, or resumes, and exports; None if it was stopped before the end."""
@@ -152,20 +164,50 @@ class ModelRun(Frozen):
         torch.manual_seed(self.train.seed)
         model = WorldActionModel(run.model, text_encoder=stored_text(job))
         model.autoencoder.load_state_dict(autoencoder.state_dict())
-        begin(folder, self.start_from, partial(fill_model, model))
-        trainer = Trainer(model, self._batches(datasets), self.train, folder, run)
+        begin(folder, self.start_from, partial(fill_model, model), frozen=self.lora is not None)
+        if self.lora is not None:
+            check_base(Path(self.start_from), self.model.transformer, autoencoder)
+            add_lora(model, self.lora, torch.bfloat16 if self.train.precision == "bf16" else None)
+        batches = self._batches(datasets)
+        trainer = Trainer(model, batches, self.train, folder, run, only_trained=self.lora is not None)
+        if parallel.rank() == 0:
+            trained_on = [episode for dataset in datasets for episode in dataset.trained_on]
+            account = {"recipe": run.model_dump(mode="json", exclude={"model"}), "trained_on": trained_on}
+            write_json(folder / PROVENANCE, with_earlier(folder, account))
         if not trainer.fit():  # each step descends model.loss(batch, seeds)
             return None
-        provenance = {
-            "recipe": run.model_dump(mode="json", exclude={"model"}),
-            "trained_on": [episode for dataset in datasets for episode in dataset.trained_on],
-        }
         if parallel.rank() == 0:
-            whole = WorldActionModel(run.model, text_encoder=stored_text(job))  # the trained one may be sharded
-            checkpoint.load_weights(whole, checkpoint.latest(folder) / "ema.safetensors")
-            self._export(whole, job, folder / "export", with_earlier(folder, provenance))
+            run.export(folder, folder / "export")
         parallel.wait_for_all()
         return folder / "export"
+
+    def export(
+        self,
+        folder: Path,
+        out: Path,
+        step: int | None = None,
+        dtype: Literal["float32", "bfloat16", "float16"] | None = None,
+        merge: bool = False,
+        frozen: Literal["auto", "inside", "reference"] = "auto",
+    ) -> None:
+        """Writes the averaged weights of the run in `folder`, its newest or those of `step`, to a folder that acts.
+
+        `merge` adds an adapter into its base; without it the adapter is alone. Of `frozen` parts, the autoencoder of
+        Wan2.2 and UMT5, "auto" refers to large ones. Raises ValueError if there is no such checkpoint.
+        """
+        found = checkpoint.latest(folder) if step is None else checkpoint.folder_of(folder, step)
+        if found is None or not found.is_dir():
+            there = sorted(checkpoint.step_of(path) for path in (folder / "checkpoints").glob("step_*[0-9]"))
+            raise ValueError(f"{folder} has no checkpoint of step {step}: there are {there}")
+        kind, job = getattr(torch, dtype or self.export_dtype), self.encoding_job()
+        provenance = read_json(folder / PROVENANCE) | {"step": checkpoint.step_of(found)}
+        exporter = Exporter(self.model, Path(job.autoencoder), job.text, provenance, kind, frozen)
+        if self.lora is not None:
+            exporter.adapter(found, out, self.lora, Path(self.start_from), merge)
+        elif merge:
+            raise ValueError(f"{folder} trained no adapter: leave merge away")
+        else:
+            exporter.whole(found, out)
 
     def parts(self) -> list[Self]:
         """A run for each of its datasets alone; the further ones' robots take the widths of the network."""
@@ -239,9 +281,9 @@ class ModelRun(Frozen):
             verify=verify,
         )
 
-    def _export(self, model: WorldActionModel, job: EncodingJob, folder: Path, provenance: dict) -> None:
-        """Saves the model, with the text encoder that training did without."""
-        if job.text is not None:
-            model.text_encoder = job.text.load()
-            shutil.copytree(job.text.tokenizer, folder / "tokenizer", dirs_exist_ok=True)
-        model.save(folder, provenance, getattr(torch, self.export_dtype))
+
+def run_of(folder: Path) -> ModelRun:
+    """The run that a folder holds, with the robot's statistics."""
+    if not (folder / "config.json").is_file() or not (folder / "checkpoints").is_dir():
+        raise ValueError(f"{folder} is no run's folder: name one that `xwam train` made")
+    return ModelRun.parse(read_json(folder / "config.json"))

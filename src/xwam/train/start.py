@@ -10,27 +10,52 @@ from torch import Tensor, nn
 
 from xwam.data.layout import read_json, write_json
 from xwam.model.autoencoders import SmallAutoencoder
-from xwam.model.fingerprint import fingerprint_of_files
+from xwam.model.config import TransformerConfig
+from xwam.model.fingerprint import fingerprint, fingerprint_of_files
 from xwam.model.growing import VIEWS, parts_to_grow, views_for
 from xwam.model.text import SmallTextEncoder
 from xwam.model.weights import wan_trunk
+from xwam.saved import CONFIG, WEIGHTS, described, references_of
 from xwam.train import checkpoint, parallel
-from xwam.train.encoding import autoencoder_file
+from xwam.train.encoding import autoencoder_file, load_autoencoder
 from xwam.train.pieces import names_in, put, read_files_into, read_into
-from xwam.wam import CONFIG, WEIGHTS, described
 
 STARTED = "started_from.json"
 NETWORK = "transformer."
 
 
-def begin(run: Path, start_from: str | None, fill: Callable[[Path], None]) -> None:
-    """Lets `fill` give a fresh run the weights of `start_from`; a resumed run has its own in its checkpoint."""
-    if start_from is None or checkpoint.latest(run) is not None:
+def begin(run: Path, start_from: str | None, fill: Callable[[Path], None], frozen: bool = False) -> None:
+    """Lets `fill` give a fresh run the weights of `start_from`; a resumed run has its own in its checkpoint.
+
+    If they stay `frozen`, checkpoints do without them: a resumed run is given them again, and raises ValueError if
+    they are others now.
+    """
+    resumed = checkpoint.latest(run) is not None
+    if start_from is None or (resumed and not frozen):
         return
     place = Path(start_from)
     fill(place)
-    if parallel.rank() == 0:
-        write_json(run / STARTED, account_of(place))
+    if parallel.rank() != 0:
+        return
+    account = account_of(place)
+    if resumed and account["fingerprint"] != read_json(run / STARTED)["fingerprint"]:
+        raise ValueError(f"the weights in {place} are not those that {run} began with: put them back")
+    write_json(run / STARTED, account)
+
+
+def check_base(base: Path, network: TransformerConfig, autoencoder: nn.Module) -> None:
+    """Raises unless an adapter can be trained on what is in `base`: a whole model of this network and autoencoder."""
+    found = TransformerConfig.parse(described(base)["model"]["transformer"])
+    if found != network:
+        changed = checkpoint.differences(found.model_dump(), network.model_dump(), "model.transformer")
+        raise ValueError(f"{base} is no base of this run: {changed[0]}; grow or train it as a whole first")
+    inside = isinstance(autoencoder, SmallAutoencoder)
+    known = references_of(base).get("autoencoder")
+    expected = fingerprint(load_autoencoder(base, autoencoder.config)) if inside else known and known.fingerprint
+    if expected not in (None, fingerprint(autoencoder)):
+        raise ValueError(
+            f"{base} sees latents of another autoencoder than this run: give `autoencoder` its own, {base}"
+        )
 
 
 class Prior(NamedTuple):
@@ -43,7 +68,10 @@ class Prior(NamedTuple):
     def of(cls, folder: Path) -> Self:
         """Of an exported model, or of Wan2.2's transformer in Wan's own layout or in diffusers'."""
         if (folder / CONFIG).is_file() and (folder / WEIGHTS).is_file():
-            described(folder)
+            if "base" in references_of(folder):
+                raise ValueError(
+                    f"{folder} is an adapter: `xwam export-weights RUN OUT --merge` makes it a whole model"
+                )
             return cls([folder / WEIGHTS], lambda name: name)
         files, names = wan_trunk(folder)
         return cls(files, lambda name: NETWORK + next(iter(names.to_here({name: None}))))

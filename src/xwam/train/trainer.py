@@ -125,6 +125,7 @@ class Trainer:
 
     `resolved` is the whole configuration that rebuilds the model and its data; it is saved with the run,
     and a run is only resumed under the same one. On which machines it trains may change: `TrainConfig.MACHINE`.
+    With `only_trained`, checkpoints leave out what is frozen: whoever resumes gives the model those weights again.
     """
 
     def __init__(
@@ -134,6 +135,7 @@ class Trainer:
         config: TrainConfig,
         run: Path | str,
         resolved: checkpoint.Config | None = None,
+        only_trained: bool = False,
     ):
         self.run = Path(run)
         self.device = parallel.device_of(config.device)
@@ -159,6 +161,7 @@ class Trainer:
         fused = self.device.type in ("cpu", "cuda")
         self.optimizer = torch.optim.AdamW(groups, lr=config.learning_rate, betas=config.betas, fused=fused)
         self.step = self.skipped = self.skipped_in_a_row = 0
+        self._only_trained = only_trained
         self._saving: checkpoint.Save | None = None
         self._resume()
 
@@ -209,8 +212,8 @@ class Trainer:
         """Begins a checkpoint of the present step; training may go on meanwhile."""
         self.finish_save()
         tensors = {
-            "model": self.model.state_dict(),
-            "ema": self.ema.tensors(),
+            "model": self._kept(self.model.state_dict()),
+            "ema": self._kept(self.ema.tensors()),
             "optimizer": checkpoint.optimizer_tensors(self.model, self.optimizer),
         }
         skipped = {"skipped": self.skipped, "skipped_in_a_row": self.skipped_in_a_row}
@@ -297,8 +300,8 @@ class Trainer:
         if step:
             found = checkpoint.folder_of(self.run, step)
             state = checkpoint.read_state(found)
-            checkpoint.load_weights(self.model, found / "model.safetensors")
-            checkpoint.read_into(found / "ema.safetensors", self.ema.tensors())
+            checkpoint.read_into(found / "model.safetensors", self._kept(self.model.state_dict()))
+            checkpoint.read_into(found / "ema.safetensors", self._kept(self.ema.tensors()))
             checkpoint.load_optimizer(self.model, self.optimizer, found / "optimizer.safetensors")
             self._say(f"Resuming {self.run} after step {state['step']}.")
         self.step, self.skipped, self.skipped_in_a_row = (
@@ -307,6 +310,10 @@ class Trainer:
         log = self.run / "log.jsonl"
         if self.first and log.exists() and log.stat().st_size > state["log_bytes"]:
             os.truncate(log, state["log_bytes"])
+
+    def _kept(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Of a model's complete state what its checkpoints hold."""
+        return {name: tensors[name] for name in self.ema.names} if self._only_trained else tensors
 
     def _log_validation(self) -> None:
         losses = self.validate()
