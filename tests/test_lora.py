@@ -12,7 +12,8 @@ from safetensors.torch import load_file, save_file
 
 from ranks import settings, whole_batch
 from tiny_model import tiny_model
-from toy_runs import build_home, run_of
+from toy_runs import build_home, run_of, small_codec
+from xwam.model.autoencoders import SmallAutoencoder
 from xwam.model.lora import LoraConfig, LoraLinear, add_lora, merge_lora, trained_tensors
 from xwam.saved import described
 from xwam.train import checkpoint
@@ -172,9 +173,7 @@ def test_an_adapter_goes_on_another_base_only_by_name(home, adapter, tmp_path, m
     weights = load_file(elsewhere / "model.safetensors")
     weights["transformer.head.linear.bias"] += 1
     save_file(weights, elsewhere / "model.safetensors")
-    with pytest.raises(
-        ValueError, match=r"the base in .* has fingerprint .*: set XWAM_BASE to where those weights are"
-    ):
+    with pytest.raises(ValueError, match="the base in .* has fingerprint .*: set XWAM_BASE to where those"):
         WorldActionModel.load(adapter)
     WorldActionModel.load(adapter, references={"base": home / "first" / "export"})
     monkeypatch.setenv("XWAM_BASE", str(tmp_path / "nowhere"))
@@ -198,9 +197,13 @@ def test_what_cannot_be_adapted_is_refused(home, adapter, tmp_path):
         run_of(home, home / "latents", lora=SMALL)
     with pytest.raises(ValueError, match="is an adapter: merge it first, by `xwam export-weights RUN OUT --merge`"):
         adapter_run(home, start_from=str(adapter)).train_in(tmp_path / "a")
-    sizes = {"depth_blocks": 2}
-    with pytest.raises(ValueError, match=r"does not fit this model|is no base of this run: model.transformer.depth_b"):
-        adapter_run(home, sizes=sizes).train_in(tmp_path / "b")
+    with pytest.raises(ValueError, match=r"is no base of this run: model.transformer.eps: 1e-06 .*1e-05"):
+        adapter_run(home, sizes={"eps": 1e-5}).train_in(tmp_path / "b")
+    torch.manual_seed(9)
+    (tmp_path / "other").mkdir()
+    save_file(SmallAutoencoder(small_codec()).state_dict(), tmp_path / "other" / "autoencoder.safetensors")
+    with pytest.raises(ValueError, match="was trained with another autoencoder than this run"):
+        adapter_run(home, autoencoder=str(tmp_path / "other"), latents=str(tmp_path / "l")).train_in(tmp_path / "c")
     with pytest.raises(ValueError, match="trained no adapter: leave merge away"):
         run_in(home / "first").export(home / "first", tmp_path / "c", merge=True)
 

@@ -41,7 +41,7 @@ class Reference(Frozen):
         """Raises if the weights there are not those that the model was made with."""
         if found != self.fingerprint:
             raise ValueError(
-                f"{place} has fingerprint {found[:12]}, but the model was made with a {part} of {self.fingerprint[:12]}: "
+                f"the {part} in {place} has fingerprint {found[:12]}, not {self.fingerprint[:12]}: "
                 f"set XWAM_{part.upper()} to where those weights are"
             )
 
@@ -83,9 +83,7 @@ def references_of(folder: Path) -> dict[str, Reference]:
     """Which parts of a saved model are elsewhere."""
     told = described(folder).get("references", {})
     if unknown := sorted(told.keys() - set(PARTS)):
-        raise ValueError(
-            f"{folder / CONFIG} refers to {unknown[0]!r}, of which this version knows nothing: update xwam"
-        )
+        raise ValueError(f"{folder / CONFIG} refers to {unknown[0]!r}, unknown to this version: update xwam")
     return {part: Reference.parse(reference) for part, reference in told.items()}
 
 

@@ -72,9 +72,7 @@ def add_lora(model: nn.Module, config: LoraConfig, base: torch.dtype | None = No
             _replace(model, name, LoraLinear(linear, config))
     adapted = {name.rpartition(".")[2] for name, layer in model.named_modules() if isinstance(layer, LoraLinear)}
     if unknown := sorted(set(config.targets) - adapted):
-        raise ValueError(
-            f"no linear layer of a block is called {unknown[0]!r}: {', '.join(adapted) or 'none'} would do"
-        )
+        raise ValueError(f"no linear layer of a block is called {unknown[0]!r}; {sorted(adapted)} would do")
     for name, parameter in model.named_parameters():
         if name.startswith(config.full):
             parameter.data = parameter.data.float()

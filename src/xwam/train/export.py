@@ -1,4 +1,4 @@
-"""A run's checkpoint as a folder of weights that acts anywhere: the averages, in few bytes, with what they need to know.
+"""A run's checkpoint as a folder of weights that acts anywhere: the averages, in few bytes, and what they need.
 
 Frozen parts that are large, Wan2.2's autoencoder and UMT5, stay where they are; the folder refers to them.
 """

@@ -53,9 +53,7 @@ def check_base(base: Path, network: TransformerConfig, autoencoder: nn.Module) -
     known = references_of(base).get("autoencoder")
     expected = fingerprint(load_autoencoder(base, autoencoder.config)) if inside else known and known.fingerprint
     if expected not in (None, fingerprint(autoencoder)):
-        raise ValueError(
-            f"{base} sees latents of another autoencoder than this run: give `autoencoder` its own, {base}"
-        )
+        raise ValueError(f"{base} was trained with another autoencoder than this run: give `autoencoder` its own")
 
 
 class Prior(NamedTuple):
@@ -69,9 +67,7 @@ class Prior(NamedTuple):
         """Of an exported model, or of Wan2.2's transformer in Wan's own layout or in diffusers'."""
         if (folder / CONFIG).is_file() and (folder / WEIGHTS).is_file():
             if "base" in references_of(folder):
-                raise ValueError(
-                    f"{folder} is an adapter: `xwam export-weights RUN OUT --merge` makes it a whole model"
-                )
+                raise ValueError(f"{folder} is an adapter: merge it first, by `xwam export-weights RUN OUT --merge`")
             return cls([folder / WEIGHTS], lambda name: name)
         files, names = wan_trunk(folder)
         return cls(files, lambda name: NETWORK + next(iter(names.to_here({name: None}))))
