@@ -11,6 +11,7 @@ from recordings import HEIGHT, WIDTH, record, smooth_episode
 from xwam import cli
 from xwam.core.types import Observation
 from xwam.data.layout import DatasetSpec, StoredCamera
+from xwam.recipes import configured
 from xwam.wam import WorldActionModel
 
 JOINTS = ("shoulder_pan.pos", "shoulder_lift.pos", "elbow_flex.pos", "wrist_flex.pos", "wrist_roll.pos", "gripper.pos")
@@ -69,6 +70,17 @@ def test_the_model_acts_in_the_robots_own_columns(home):
     [chunk] = model.act([Observation(images, np.zeros(6, np.float32), "touch ball number 1")], seeds=[0])
     assert chunk.actions.shape == (8 * model.embodiment.actions_per_frame, 6) and np.isfinite(chunk.actions).all()
     assert chunk.period_s == pytest.approx(1 / 30)
+
+
+def test_without_depth_in_the_data_none_is_imagined(home):
+    model = WorldActionModel.load(home / "run" / "export")
+    assert not model.config.transformer.has_depth
+    images = dict.fromkeys(CAMERAS, np.zeros((HEIGHT, WIDTH, 3), np.uint8))
+    known = {"intrinsics": dict.fromkeys(CAMERAS, np.eye(3)), "T_base_cam": dict.fromkeys(CAMERAS, np.eye(4))}
+    dream = model.imagine(Observation(images, np.zeros(6, np.float32), "touch ball number 1", **known), seed=0)
+    assert dream.scene.rgb.any() and not dream.scene.depth_m.any()
+    kept = configured("tiny", home / "data", home / "autoencoder", ["model.transformer.depth_blocks=2"])
+    assert kept.model.transformer.depth_blocks == 2
 
 
 def test_another_robot_is_mixed_in_by_its_weight(home):

@@ -6,8 +6,9 @@ from pathlib import Path
 
 from xwam.core.embodiment import Embodiment
 from xwam.core.embodiment_file import read_embodiment
+from xwam.data.episodes import EpisodeStore
 from xwam.data.importers.released import robocasa
-from xwam.data.layout import EMBODIMENT_PATH
+from xwam.data.layout import EMBODIMENT_PATH, INFO_PATH
 from xwam.model.autoencoders import SmallAutoencoderConfig
 from xwam.model.config import TransformerConfig
 from xwam.model.text import SmallTextEncoderConfig
@@ -162,7 +163,30 @@ def configured(name: str, dataset: Path, autoencoder: Path, overrides: Sequence[
     run = RECIPES[name](dataset, autoencoder)
     if (dataset / EMBODIMENT_PATH).exists():
         run = for_robot(run, read_embodiment(dataset / EMBODIMENT_PATH))
-    return run.override(overrides)
+    run = run.override(overrides)
+    chosen = any(override.startswith(DEPTH_BLOCKS) for override in overrides)
+    return run if chosen or isinstance(run, AutoencoderRun) else without_unseen_depth(run)
+
+
+DEPTH_BLOCKS = "model.transformer.depth_blocks"
+
+
+def without_unseen_depth(run: ModelRun) -> ModelRun:
+    """The run without a depth branch, if neither its data nor what it starts from shows it any depth.
+
+    A branch that never learned would tell of surfaces that it made up.
+    """
+    datasets = [data.dataset for data in (run.data, *run.mixed_in)]
+    if run.start_from or any(_has_depth(Path(dataset)) for dataset in datasets):
+        return run
+    return run.override([f"{DEPTH_BLOCKS}=0"])
+
+
+def _has_depth(dataset: Path) -> bool:
+    """Of a dataset that is not there nothing is known; its run will tell."""
+    if not (dataset / INFO_PATH).is_file():
+        return True
+    return any(camera.depth is not None for camera in EpisodeStore(dataset).spec.cameras)
 
 
 def for_robot(run: AutoencoderRun | ModelRun, robot: Embodiment) -> AutoencoderRun | ModelRun:
