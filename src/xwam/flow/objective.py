@@ -112,7 +112,8 @@ def counts_at(batch: Batch, levels: NoiseLevels) -> Int[Tensor, "4"]:
     counts = []
     for name, counting in _counting(batch, levels).items():
         stream = getattr(batch.streams, name)
-        counts.append(0 * counting.sum() if stream is None else counting.sum() * (stream.numel() // counting.numel()))
+        spread = 0 if stream is None else stream.numel() // max(counting.numel(), 1)  # a stream may be empty
+        counts.append(counting.sum() * spread)
     return torch.stack(counts)
 
 

@@ -87,7 +87,8 @@ def fill_model(model: nn.Module, folder: Path) -> None:
     prior, network = Prior.of(folder), model.transformer
     places = prior.places()
     grown = parts_to_grow(network, [name.removeprefix(NETWORK) for name in places if name.startswith(NETWORK)])
-    own_text = isinstance(model.text_encoder, SmallTextEncoder)
+    learns_text = isinstance(model.text_encoder, SmallTextEncoder)
+    own_text = learns_text and any(name.startswith("text_encoder.") for name in places)
     apart = ("autoencoder.", NETWORK + VIEWS, *(() if own_text else ("text_encoder.",)))
     new = (*apart, *(NETWORK + part for part in grown))
     tensors = {name: x for name, x in model.state_dict().items() if not name.startswith(new)}
