@@ -39,6 +39,7 @@ from xwam.train.encoding import (
     stored_text,
 )
 from xwam.train.export import Exporter
+from xwam.train.precision import precision_of
 from xwam.train.start import begin, check_base, fill_autoencoder, fill_model, with_earlier
 from xwam.train.trainer import TrainConfig, Trainer
 from xwam.wam import ModelConfig, WorldActionModel
@@ -167,7 +168,8 @@ class ModelRun(Frozen):
         begin(folder, self.start_from, partial(fill_model, model), frozen=self.lora is not None)
         if self.lora is not None:
             check_base(Path(self.start_from), self.model.transformer, autoencoder)
-            add_lora(model, self.lora, torch.bfloat16 if self.train.precision == "bf16" else None)
+            precision = precision_of(self.train.precision, parallel.device_of(self.train.device))
+            add_lora(model, self.lora, torch.bfloat16 if precision == "bf16" else None)
         batches = self._batches(datasets)
         trainer = Trainer(model, batches, self.train, folder, run, only_trained=self.lora is not None)
         if parallel.rank() == 0:
