@@ -14,7 +14,8 @@ from xwam.model.config import TransformerConfig
 from xwam.model.wan import UMT5TextEncoderConfig, WanAutoencoderConfig
 from xwam.model.weights import RELEASED_FILE, read_released_checkpoint
 from xwam.recipes import wan22_5b_robocasa
-from xwam.wam import ModelConfig, WorldActionModel
+from xwam.saved import ModelConfig
+from xwam.wam import WorldActionModel
 
 pytest.importorskip("diffusers")
 pytest.importorskip("transformers")

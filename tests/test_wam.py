@@ -9,8 +9,8 @@ import torch
 from tiny_model import SIZE, tiny_config, tiny_model, tiny_observation
 from xwam.core.streams import Batch, Streams
 from xwam.data.transforms import resize_rgb
-from xwam.saved import described
-from xwam.wam import ModelConfig, NoiseConfig, WorldActionModel
+from xwam.saved import ModelConfig, NoiseConfig, described
+from xwam.wam import WorldActionModel
 
 
 @pytest.fixture(scope="module")

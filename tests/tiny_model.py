@@ -7,8 +7,9 @@ from xwam.core.types import Observation
 from xwam.model.autoencoders import SmallAutoencoderConfig
 from xwam.model.config import TransformerConfig
 from xwam.model.text import SmallTextEncoderConfig
+from xwam.saved import ModelConfig, NoiseConfig
 from xwam.sim.metaworld import embodiment
-from xwam.wam import ModelConfig, NoiseConfig, WorldActionModel
+from xwam.wam import WorldActionModel
 
 SIZE = 32
 

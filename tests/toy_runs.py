@@ -11,9 +11,9 @@ from xwam.model.autoencoders import SmallAutoencoder, SmallAutoencoderConfig
 from xwam.model.config import TransformerConfig
 from xwam.model.text import SmallTextEncoderConfig
 from xwam.model.wan import UMT5TextEncoder, UMT5TextEncoderConfig, WanAutoencoder, WanAutoencoderConfig
+from xwam.saved import ModelConfig, NoiseConfig
 from xwam.train.runs import DataConfig, ModelRun
 from xwam.train.trainer import TrainConfig
-from xwam.wam import ModelConfig, NoiseConfig
 
 FRAMES = 5
 

@@ -16,7 +16,8 @@ from xwam.model.weights import (
     write_released,
 )
 from xwam.recipes import RELEASED
-from xwam.wam import ModelConfig, WorldActionModel
+from xwam.saved import ModelConfig
+from xwam.wam import WorldActionModel
 
 
 def convert(source: Path, out: Path, model: str | None) -> None:

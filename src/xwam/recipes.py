@@ -13,10 +13,10 @@ from xwam.model.autoencoders import SmallAutoencoderConfig
 from xwam.model.config import TransformerConfig
 from xwam.model.text import SmallTextEncoderConfig
 from xwam.model.wan import UMT5TextEncoderConfig, WanAutoencoderConfig
+from xwam.saved import ModelConfig, NoiseConfig
 from xwam.sim.metaworld import embodiment as metaworld
 from xwam.train.runs import AutoencoderRun, DataConfig, ModelRun
 from xwam.train.trainer import TrainConfig
-from xwam.wam import ModelConfig, NoiseConfig
 
 
 def nano_autoencoder(dataset: Path, autoencoder: Path) -> AutoencoderRun:

@@ -10,6 +10,7 @@ config.json         model        sizes, robot and its statistics
 import os
 from collections.abc import Collection, Mapping
 from pathlib import Path
+from typing import Literal
 
 import torch
 from safetensors import SafetensorError
@@ -17,10 +18,48 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from xwam.core.config import Frozen
+from xwam.core.embodiment import Embodiment
 from xwam.data.layout import read_json, write_atomically, write_json
+from xwam.model.autoencoders import SmallAutoencoderConfig
+from xwam.model.config import FRAMES_PER_LATENT, TransformerConfig
+from xwam.model.fingerprint import fingerprint, fingerprint_of_files
+from xwam.model.text import SmallTextEncoderConfig
+from xwam.model.wan import UMT5TextEncoder, UMT5TextEncoderConfig, WanAutoencoder, WanAutoencoderConfig
 
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
 PARTS = ("base", "autoencoder", "text_encoder")
+
+
+class NoiseConfig(Frozen):
+    """How noise levels are drawn in training, and how many steps take the noise away."""
+
+    law: Literal["coupled", "independent", "asynchronous"] = "asynchronous"
+    clean_action_probability: float = 0.5
+    shift: float = 5.0
+    video_steps: int = 50
+    action_steps: int = 10
+
+
+class ModelConfig(Frozen):
+    """All that is needed to build a model without its weights."""
+
+    transformer: TransformerConfig
+    autoencoder: SmallAutoencoderConfig | WanAutoencoderConfig
+    text: SmallTextEncoderConfig | UMT5TextEncoderConfig
+    embodiment: Embodiment
+    noise: NoiseConfig
+    frames: int = 9
+    image_size: tuple[int, int] = (128, 128)
+    crop_ratio: float = 1.0
+    text_dropout: float = 0.1
+
+    @property
+    def actions(self) -> int:
+        return (self.frames - 1) * self.embodiment.actions_per_frame
+
+    @property
+    def latent_frames(self) -> int:
+        return 1 + (self.frames - 1) // FRAMES_PER_LATENT
 
 
 class Reference(Frozen):
@@ -85,6 +124,33 @@ def references_of(folder: Path) -> dict[str, Reference]:
     if unknown := sorted(told.keys() - set(PARTS)):
         raise ValueError(f"{folder / CONFIG} refers to {unknown[0]!r}, unknown to this version: update xwam")
     return {part: Reference.parse(reference) for part, reference in told.items()}
+
+
+def base_of(reference: Reference, places: Mapping[str, Path | str]) -> Path:
+    """The folder of an adapter's base; ValueError if its weights are others by now."""
+    place = reference.find("base", places)
+    reference.check("base", place, fingerprint_of_files([place / WEIGHTS]))
+    return place
+
+
+def autoencoder_of(
+    reference: Reference, places: Mapping[str, Path | str], config: WanAutoencoderConfig
+) -> WanAutoencoder:
+    """Wan2.2's autoencoder that a model refers to; ValueError if it is another."""
+    place = reference.find("autoencoder", places)
+    autoencoder = WanAutoencoder.load(place, config)
+    reference.check("autoencoder", place, fingerprint(autoencoder))
+    return autoencoder
+
+
+def text_encoder_of(
+    reference: Reference, places: Mapping[str, Path | str], tokenizer: Path, config: UMT5TextEncoderConfig
+) -> UMT5TextEncoder:
+    """UMT5 that a model refers to, with the tokenizer beside the model; ValueError if it is another."""
+    place = reference.find("text_encoder", places)
+    encoder = UMT5TextEncoder.load(place, tokenizer, config)
+    reference.check("text_encoder", place, fingerprint(encoder))
+    return encoder
 
 
 def read_weights(folder: Path, device: str = "cpu") -> dict[str, Tensor]:

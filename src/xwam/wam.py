@@ -9,8 +9,7 @@ save, load
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import MappingProxyType
-from typing import Literal, Self
+from typing import Self
 
 import numpy as np
 import torch
@@ -18,8 +17,6 @@ from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from xwam.core.config import Frozen
-from xwam.core.embodiment import Embodiment
 from xwam.core.streams import Batch, NoiseLevels, Streams, Velocity
 from xwam.core.types import ActionChunk, Clip, Observation, RGBDClip
 from xwam.data.transforms import ClipTransform
@@ -27,49 +24,26 @@ from xwam.flow.levels import Schedule, forward_dynamics_schedule, law_of, policy
 from xwam.flow.objective import LossWeights, counts_of, training_loss
 from xwam.flow.sampler import guided, noise_like, sample, started
 from xwam.model.autoencoders import SmallAutoencoder, SmallAutoencoderConfig
-from xwam.model.config import FRAMES_PER_LATENT, TransformerConfig
-from xwam.model.fingerprint import fingerprint, fingerprint_of_files
 from xwam.model.lora import LoraConfig, add_lora, load_lora, merge_lora
 from xwam.model.text import SmallTextEncoder, SmallTextEncoderConfig, TextEncoder
 from xwam.model.transformer import WorldActionTransformer
-from xwam.model.wan import UMT5TextEncoder, UMT5TextEncoderConfig, WanAutoencoder, WanAutoencoderConfig
-from xwam.saved import WEIGHTS, Reference, check_fit, described, read_weights, references_of, write_saved
+from xwam.model.wan import UMT5TextEncoder, WanAutoencoder
+from xwam.saved import (
+    ModelConfig,
+    Reference,
+    autoencoder_of,
+    base_of,
+    check_fit,
+    described,
+    read_weights,
+    references_of,
+    text_encoder_of,
+    write_saved,
+)
 
 # Depth that decodes to the far end of a camera's range may be any distance beyond it: unknown.
 FAR_SHARE = 0.98
 KEPT_INSTRUCTIONS = 256
-
-
-class NoiseConfig(Frozen):
-    """How noise levels are drawn in training, and how many steps take the noise away."""
-
-    law: Literal["coupled", "independent", "asynchronous"] = "asynchronous"
-    clean_action_probability: float = 0.5
-    shift: float = 5.0
-    video_steps: int = 50
-    action_steps: int = 10
-
-
-class ModelConfig(Frozen):
-    """All that is needed to build a model without its weights."""
-
-    transformer: TransformerConfig
-    autoencoder: SmallAutoencoderConfig | WanAutoencoderConfig
-    text: SmallTextEncoderConfig | UMT5TextEncoderConfig
-    embodiment: Embodiment
-    noise: NoiseConfig
-    frames: int = 9
-    image_size: tuple[int, int] = (128, 128)
-    crop_ratio: float = 1.0
-    text_dropout: float = 0.1
-
-    @property
-    def actions(self) -> int:
-        return (self.frames - 1) * self.embodiment.actions_per_frame
-
-    @property
-    def latent_frames(self) -> int:
-        return 1 + (self.frames - 1) // FRAMES_PER_LATENT
 
 
 @dataclass(frozen=True)
@@ -172,8 +146,7 @@ class WorldActionModel(nn.Module):
     @torch.inference_mode()
     def act(self, observations: Sequence[Observation], seeds: Sequence[int]) -> list[ActionChunk]:
         """The next actions for each observation; a request's result depends on its own seed, not on its batch."""
-        if not self.acts:
-            raise ValueError("a video prior has no actions: train a world action model with start_from on its folder")
+        self._must_act()
         noise = self.config.noise
         schedule = policy_schedule(noise.video_steps, noise.action_steps, noise.shift)
         streams = self._sample(observations, self._given(observations), seeds, schedule)
@@ -198,8 +171,6 @@ class WorldActionModel(nn.Module):
         with_depth = self.config.transformer.has_depth
         schedule = world_schedule(noise.video_steps, noise.action_steps, noise.shift, with_depth)
         known = None
-        if actions is not None and not self.acts:
-            raise ValueError("a video prior knows no actions: give none, or grow it to a world action model")
         if actions is not None:
             known = self._normalised("action", actions, self.config.actions)
         if proprio is not None:
@@ -211,6 +182,10 @@ class WorldActionModel(nn.Module):
             given = replace(given, action=known, proprio=self._normalised("proprio", proprio, self.config.frames))
         streams = self._sample([observation], given, [seed], schedule, known, guidance_scale, on_step)
         return self._dream(observation, streams, actions)
+
+    def _must_act(self) -> None:
+        if not self.acts:
+            raise ValueError("a video prior has no actions: train a world action model with start_from on its folder")
 
     def _sample(
         self,
@@ -252,6 +227,7 @@ class WorldActionModel(nn.Module):
 
     def _normalised(self, name: str, rows: Float[np.ndarray, "n D"], count: int) -> Float[Tensor, "1 n width"]:
         """Given actions or proprios in the network's units, checked."""
+        self._must_act()
         vector = getattr(self.embodiment, name)
         if rows.shape != (count, vector.size) or not np.isfinite(rows).all():
             raise ValueError(f"given {name} has shape {rows.shape}: need {(count, vector.size)}, all finite")
@@ -335,14 +311,14 @@ class WorldActionModel(nn.Module):
         folder: Path,
         provenance: dict,
         dtype: torch.dtype = torch.bfloat16,
-        references: Mapping[str, Reference] = MappingProxyType({}),
+        references: Mapping[str, Reference] | None = None,
     ) -> None:
         """Writes the weights in this precision, and config.json, which also says where they came from.
 
         The text encoder or autoencoder is left out if `references` tells where it is instead.
         """
         about = {"model": self.config.model_dump(mode="json"), "provenance": provenance}
-        write_saved(folder, self.state_dict(), about, dtype, references)
+        write_saved(folder, self.state_dict(), about, dtype, references or {})
 
     @classmethod
     def load(
@@ -350,7 +326,7 @@ class WorldActionModel(nn.Module):
         folder: Path,
         device: str = "cpu",
         dtype: torch.dtype = torch.float32,
-        references: Mapping[str, Path | str] = MappingProxyType({}),
+        references: Mapping[str, Path | str] | None = None,
     ) -> Self:
         """Builds the model that `save` wrote, in any precision; a folder `tokenizer` beside it is UMT5's.
 
@@ -358,23 +334,21 @@ class WorldActionModel(nn.Module):
         or the environment (XWAM_TEXT_ENCODER, XWAM_AUTOENCODER, XWAM_BASE), or config.json. An adapter is merged.
         Raises ValueError if a file is missing, damaged, or does not fit the others.
         """
-        about, elsewhere = described(folder), references_of(folder)
+        about, elsewhere, references = described(folder), references_of(folder), references or {}
         config, weights = ModelConfig.parse(about["model"]), read_weights(folder, device)
         if "base" in elsewhere:
-            base = elsewhere["base"].find("base", references)
-            elsewhere["base"].check("base", base, fingerprint_of_files([base / WEIGHTS]))
-            model = cls.load(base, device, dtype, references)
-            return model.adapted(config, LoraConfig.parse(about["adapter"]), weights)
+            base = cls.load(base_of(elsewhere["base"], references), device, dtype, references)
+            return base.adapted(config, LoraConfig.parse(about["adapter"]), weights)
         tokenizer = folder / "tokenizer"
         with torch.device("meta"):  # a model of 13 B parameters must not be there twice
             model = cls(config, tokenizer if tokenizer.is_dir() else None)
         check_fit(folder, weights, model.state_dict(), elsewhere)
         model.load_state_dict({name: x.to(dtype) for name, x in weights.items()}, strict=False, assign=True)
-        for part, reference in elsewhere.items():
-            place = reference.find(part, references)
-            module = getattr(model, part).load(place, *_how(part, config, tokenizer))
-            reference.check(part, place, fingerprint(module))
-            setattr(model, part, module.to(device, dtype))
+        if "autoencoder" in elsewhere:
+            model.autoencoder = autoencoder_of(elsewhere["autoencoder"], references, config.autoencoder)
+        if "text_encoder" in elsewhere:
+            model.text_encoder = text_encoder_of(elsewhere["text_encoder"], references, tokenizer, config.text)
+        model.to(device, dtype)
         return model.eval().requires_grad_(False)
 
     def adapted(self, config: ModelConfig, lora: LoraConfig, weights: Mapping[str, Tensor]) -> Self:
@@ -393,8 +367,3 @@ class WorldActionModel(nn.Module):
         kind = self.transformer.head.linear.weight.dtype
         model.transformer.to(kind)
         return model.eval().requires_grad_(False)
-
-
-def _how(part: str, config: ModelConfig, tokenizer: Path) -> tuple:
-    """What loading a part takes besides its place."""
-    return (tokenizer, config.text) if part == "text_encoder" else (config.autoencoder,)

@@ -14,11 +14,11 @@ from torch import nn
 from xwam.model.fingerprint import fingerprint
 from xwam.model.lora import LoraConfig, add_lora, trained_tensors
 from xwam.model.wan import WanAutoencoderConfig
-from xwam.saved import Reference, references_of, write_saved
+from xwam.saved import ModelConfig, Reference, references_of, write_saved
 from xwam.train import checkpoint
 from xwam.train.encoding import TextSource, load_autoencoder
 from xwam.train.pieces import read_into
-from xwam.wam import ModelConfig, WorldActionModel
+from xwam.wam import WorldActionModel
 
 # Frozen parts with more weights than this are referred to.
 LARGE = 100_000_000

@@ -27,6 +27,7 @@ from xwam.data.transforms import ClipTransform
 from xwam.model.autoencoders import SmallAutoencoder, SmallAutoencoderConfig
 from xwam.model.lora import LoraConfig, add_lora
 from xwam.model.wan import UMT5TextEncoderConfig
+from xwam.saved import ModelConfig
 from xwam.train import checkpoint, parallel
 from xwam.train.encoding import (
     EXPORTED_AUTOENCODER,
@@ -42,7 +43,7 @@ from xwam.train.export import Exporter
 from xwam.train.precision import precision_of
 from xwam.train.start import begin, check_base, fill_autoencoder, fill_model, with_earlier
 from xwam.train.trainer import TrainConfig, Trainer
-from xwam.wam import ModelConfig, WorldActionModel
+from xwam.wam import WorldActionModel
 
 STATISTICS_BATCHES = 16
 PROVENANCE = "provenance.json"
