@@ -8,6 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from recordings import robot
 from tiny_model import tiny_config, tiny_model, tiny_observation
 from toy_runs import build_home, network, run_of
 from xwam.core.streams import NoiseLevels, Streams
@@ -15,6 +16,7 @@ from xwam.model.config import TransformerConfig
 from xwam.model.growing import grow
 from xwam.model.transformer import WorldActionTransformer
 from xwam.model.weights import transformer_to_diffusers, transformer_to_published
+from xwam.recipes import autoencoder_of, configured, for_robot
 from xwam.saved import described
 from xwam.train.start import fill_model
 from xwam.wam import WorldActionModel
@@ -131,6 +133,17 @@ def test_a_prior_imagines_but_does_not_act():
     dream = model.imagine(tiny_observation(), 0)
     assert dream.scene.rgb.shape[1] == 9 and not dream.scene.depth_m.any()
     assert dream.chunk.actions.shape == (0, 4) and (dream.proprio == tiny_observation().proprio).all()
+
+
+@pytest.mark.parametrize("name", ["nano", "tiny"])
+def test_the_recipe_of_a_prior_is_its_models_without_what_it_grows(name, tmp_path):
+    prior, model = (configured(recipe, tmp_path, tmp_path, []) for recipe in (f"{name}-prior", name))
+    kept = {"action_width": 4, "proprio_width": 4, "depth_blocks": 1}
+    assert prior.model.transformer.model_copy(update=kept) == model.model.transformer
+    assert not prior.model.transformer.acts and not prior.model.transformer.has_depth
+    assert for_robot(prior, robot()).model.transformer.action_width == 0
+    assert WorldActionModel(prior.model).law.name == "coupled"
+    assert autoencoder_of(f"{name}-prior") == autoencoder_of(name) == Path("runs") / f"{name}-autoencoder"
 
 
 def test_from_video_to_a_model_that_acts(tmp_path):

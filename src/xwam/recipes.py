@@ -154,6 +154,11 @@ RECIPES: dict[str, Callable[[Path, Path], AutoencoderRun | ModelRun]] = {
 RELEASED: dict[str, Callable[[], ModelConfig]] = {"wan22-5b-robocasa": wan22_5b_robocasa}
 
 
+def autoencoder_of(recipe: str) -> Path:
+    """Where the autoencoder of a recipe is if nothing else is said; a prior has that of its model."""
+    return Path("runs") / f"{recipe.removesuffix('-prior')}-autoencoder"
+
+
 def configured(name: str, dataset: Path, autoencoder: Path, overrides: Sequence[str]) -> AutoencoderRun | ModelRun:
     """A named run on this dataset and its robot, with single settings overridden."""
     if name not in RECIPES:

@@ -184,9 +184,9 @@ def encode(
         set: Overrides of single settings, such as --set start_stride=4; may be repeated.
     """
     from xwam.encode import encode as encode_dataset
-    from xwam.recipes import configured
+    from xwam.recipes import autoencoder_of, configured
 
-    autoencoder = autoencoder or Path("runs") / f"{recipe}-autoencoder"
+    autoencoder = autoencoder or autoencoder_of(recipe)
     overrides = (*set, *([f"latents={json.dumps(str(out))}"] if out else []))
     encode_dataset(configured(recipe, dataset, autoencoder, overrides), workers, engine, shard_episodes, verify)
 

@@ -30,11 +30,11 @@ def train(
         autoencoder: Folder of the autoencoder's run, runs/RECIPE-autoencoder if not given.
         set: Overrides of single settings, such as --set train.steps=100; may be repeated.
     """
-    from xwam.recipes import configured
+    from xwam.recipes import autoencoder_of, configured
     from xwam.train import parallel
     from xwam.train.trainer import UNFINISHED
 
-    autoencoder = autoencoder or Path("runs") / f"{recipe}-autoencoder"
+    autoencoder = autoencoder or autoencoder_of(recipe)
     exported = configured(recipe, dataset, autoencoder, set).train_in(run or Path("runs") / recipe)
     if exported is None:
         raise SystemExit(UNFINISHED)

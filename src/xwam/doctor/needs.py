@@ -10,8 +10,9 @@ from xwam.doctor.finding import State
 
 if TYPE_CHECKING:
     from xwam.data.episodes import EpisodeStore
+    from xwam.saved import ModelConfig
     from xwam.train.runs import AutoencoderRun, ModelRun
-    from xwam.wam import ModelConfig, WorldActionModel
+    from xwam.wam import WorldActionModel
 
 # Bytes that training takes besides weights, gradients, moments and averages; fitted to the peaks of nano's recipes on a
 # CPU, 2.4 GB for the model and 1.6 GB for the autoencoder with the films of 14 episodes.
