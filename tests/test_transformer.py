@@ -17,6 +17,8 @@ from xwam.model.transformer import (
     attend_plain,
     gelu,
     rotated,
+    rotated_at_once,
+    rotated_plain,
 )
 
 SMALL = TransformerConfig(
@@ -189,9 +191,24 @@ def test_plain_attention_equals_fused_forward_and_backward():
 
 
 def test_the_network_is_the_same_by_either_attention(network, monkeypatch):
-    plain = run(network, *inputs())
-    monkeypatch.setattr(transformer, "PLAIN_ATTENTION_SCORES", 0)
-    assert_close(plain, run(network, *inputs()), atol=1e-5, rtol=1e-4)
+    answers = []
+    for way in (attend_plain, attend_fused):
+        monkeypatch.setattr(transformer, "attend", way)
+        answers.append(run(network, *inputs()))
+    assert_close(*answers, atol=1e-5, rtol=1e-4)
+
+
+def test_pairs_turn_as_complex_numbers_as_they_do_plainly_forward_and_backward():
+    rotation = rotations(Layout(2, 1, 2, 2, 3, 2), 2, 12, torch.device("cpu"))
+
+    def results(way):
+        torch.manual_seed(0)
+        x = torch.randn(2, 13, 3, 12, requires_grad=True)
+        turned = way(x, rotation)
+        return turned, *torch.autograd.grad((turned * torch.arange(12)).sum(), x)
+
+    for plain, at_once in zip(results(rotated_plain), results(rotated_at_once), strict=True):
+        torch.testing.assert_close(plain, at_once)
 
 
 def test_gelu_by_erf_is_within_what_bfloat16_can_tell():

@@ -22,8 +22,10 @@ from xwam.core.streams import NoiseLevels, Streams
 from xwam.model.config import TransformerConfig
 from xwam.model.tokens import Layout, frequencies, level_of_token, patchify, rotations, unpatchify
 
-# On a CPU the fused kernels gain nothing from bfloat16; writing the scores out wins while they fit its caches.
-PLAIN_ATTENTION_SCORES = 512 * 512
+# On a CPU the fused kernels lose to written-out scores where there are few keys, as of short texts, and gain nothing
+# from bfloat16 while the scores fit its caches.
+FEW_KEYS = 64
+PLAIN_BFLOAT16_SCORES = 512 * 512
 
 
 class KeysValues(NamedTuple):
@@ -36,8 +38,9 @@ class KeysValues(NamedTuple):
 
 def attend(queries: Float[Tensor, "B N h d"], of: KeysValues) -> Float[Tensor, "B N h d"]:
     """softmax(q k / sqrt(d)) v, by whichever way is faster here."""
-    scores = queries.shape[1] * of.keys.shape[1]
-    plain = queries.device.type == "cpu" and scores <= PLAIN_ATTENTION_SCORES
+    keys = of.keys.shape[1]
+    few = keys <= FEW_KEYS or (queries.dtype == torch.bfloat16 and queries.shape[1] * keys <= PLAIN_BFLOAT16_SCORES)
+    plain = queries.device.type == "cpu" and few
     return attend_plain(queries, of) if plain else attend_fused(queries, of)
 
 
@@ -52,9 +55,21 @@ def attend_fused(queries: Float[Tensor, "B N h d"], of: KeysValues) -> Float[Ten
 
 def rotated(x: Float[Tensor, "B N h d"], rotation: Float[Tensor, "2 N 1 d"]) -> Float[Tensor, "B N h d"]:
     """Adjacent pairs of entries turned by each token's angles: (a, b) -> (a cos - b sin, b cos + a sin); float32."""
+    # What compiles fuses the plain way, and nothing complex.
+    return rotated_plain(x, rotation) if torch.compiler.is_compiling() else rotated_at_once(x, rotation)
+
+
+def rotated_plain(x: Float[Tensor, "B N h d"], rotation: Float[Tensor, "2 N 1 d"]) -> Float[Tensor, "B N h d"]:
     x, (cosine, signed_sine) = x.float(), rotation
     partner = x.unflatten(-1, (-1, 2)).flip(-1).flatten(-2)
     return x * cosine + partner * signed_sine
+
+
+def rotated_at_once(x: Float[Tensor, "B N h d"], rotation: Float[Tensor, "2 N 1 d"]) -> Float[Tensor, "B N h d"]:
+    """Pairs as complex numbers: one pass over memory instead of seven."""
+    cosine, signed_sine = rotation
+    turn = torch.complex(cosine[..., ::2], signed_sine[..., 1::2])
+    return torch.view_as_real(torch.view_as_complex(x.float().unflatten(-1, (-1, 2))) * turn).flatten(-2)
 
 
 def gelu(x: Float[Tensor, "*n"]) -> Float[Tensor, "*n"]:
