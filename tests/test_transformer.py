@@ -219,6 +219,15 @@ def test_gelu_by_erf_is_within_what_bfloat16_can_tell():
     torch.testing.assert_close(gelu(x.double()), exact, rtol=0, atol=0)
 
 
+def test_a_network_of_exact_gelu_uses_it_in_its_feed_forward_layers():
+    by_erf, by_tanh = (awake(SMALL.model_copy(update={"ffn_gelu": by})) for by in ("erf", "tanh"))
+    by_erf.load_state_dict(by_tanh.state_dict())
+    x = torch.randn(3, 48)
+    up, down = by_erf.blocks[0].ffn.up, by_erf.blocks[0].ffn.down
+    torch.testing.assert_close(by_erf.blocks[0].ffn(x), down(torch.nn.functional.gelu(up(x))))
+    assert not torch.equal(by_erf.blocks[0].ffn(x), by_tanh.blocks[0].ffn(x))
+
+
 @pytest.mark.parametrize("weights", [torch.float32, torch.bfloat16])
 def test_bfloat16_autocast_stays_near_float32(weights):
     plain = run(awake(SMALL), *inputs())

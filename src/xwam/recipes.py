@@ -35,7 +35,7 @@ def nano(dataset: Path, autoencoder: Path) -> ModelRun:
     """The world action model that ships with the package: over an hour on two CPU cores."""
     robot, codec, text = metaworld(), SmallAutoencoderConfig(), SmallTextEncoderConfig()
     inputs = {"latent_channels": codec.channels, "text_width": text.width, "text_tokens": text.tokens}
-    sizes = {"width": 192, "ffn_width": 768, "heads": 6, "blocks": 6, "depth_blocks": 1}
+    sizes = {"width": 192, "ffn_width": 768, "heads": 6, "blocks": 6, "depth_blocks": 1, "ffn_gelu": "erf"}
     return ModelRun(
         data=DataConfig(dataset=str(dataset)),
         autoencoder=str(autoencoder),
@@ -84,7 +84,7 @@ def prior_of(run: ModelRun) -> ModelRun:
     return run.model_copy(update={"model": model})
 
 
-def network_for(robot: Embodiment, **sizes: int) -> TransformerConfig:
+def network_for(robot: Embodiment, **sizes: int | str) -> TransformerConfig:
     """A network of these sizes whose views, actions and states are the robot's."""
     return TransformerConfig(**sizes_of(robot), **sizes)
 

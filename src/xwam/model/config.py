@@ -1,6 +1,6 @@
 """The network's sizes; torch-free, so a run can be described where torch is absent."""
 
-from typing import Self
+from typing import Literal, Self
 
 from pydantic import model_validator
 
@@ -26,6 +26,7 @@ class TransformerConfig(Frozen):
     action_width: int  # 0, and so is proprio_width: a video prior, whose sequence has no actions and no proprios
     actions_per_frame: int  # actions between two video frames
     proprio_width: int
+    ffn_gelu: Literal["tanh", "erf"] = "tanh"  # Wan's is by tanh, which costs a CPU over twice as much
     eps: float = 1e-6
 
     @model_validator(mode="after")
