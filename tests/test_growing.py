@@ -16,7 +16,7 @@ from xwam.model.config import TransformerConfig
 from xwam.model.growing import grow
 from xwam.model.transformer import WorldActionTransformer
 from xwam.model.weights import transformer_to_diffusers, transformer_to_published
-from xwam.recipes import autoencoder_of, configured, for_robot
+from xwam.recipes import autoencoder_beside, configured, for_robot
 from xwam.saved import described
 from xwam.train.start import fill_model
 from xwam.wam import WorldActionModel
@@ -143,7 +143,11 @@ def test_the_recipe_of_a_prior_is_its_models_without_what_it_grows(name, tmp_pat
     assert not prior.model.transformer.acts and not prior.model.transformer.has_depth
     assert for_robot(prior, robot()).model.transformer.action_width == 0
     assert WorldActionModel(prior.model).law.name == "coupled"
-    assert autoencoder_of(f"{name}-prior") == autoencoder_of(name) == Path("runs") / f"{name}-autoencoder"
+    assert (
+        autoencoder_beside(Path(f"a/{name}-prior"))
+        == autoencoder_beside(Path(f"a/{name}"))
+        == Path(f"a/{name}-autoencoder")
+    )
 
 
 def test_from_video_to_a_model_that_acts(tmp_path):

@@ -43,9 +43,7 @@ def home(tmp_path_factory) -> Path:
     home = tmp_path_factory.mktemp("home")
     recorded(home / "so100")
     xwam("import", home / "so100", home / "data")
-    xwam("train", "tiny-autoencoder", "--dataset", home / "data", "--run", home / "autoencoder")
-    places = ("--dataset", home / "data", "--run", home / "run", "--autoencoder", home / "autoencoder")
-    xwam("train", "tiny", *places)
+    xwam("train", "tiny", "--dataset", home / "data", "--run", home / "run")  # and its autoencoder before it
     return home
 
 
@@ -87,7 +85,7 @@ def test_another_robot_is_mixed_in_by_its_weight(home):
     recorded(home / "arm", joints=JOINTS[1:], views=CAMERAS[:1])
     xwam("import", home / "arm", home / "other")
     mixed_in = json.dumps([{"dataset": str(home / "other"), "held_out": 1, "weight": 3.0}])
-    places = ("--dataset", home / "data", "--run", home / "mixed", "--autoencoder", home / "autoencoder")
+    places = ("--dataset", home / "data", "--run", home / "mixed", "--autoencoder", home / "run-autoencoder")
     xwam("train", "tiny", *places, "--set", f"mixed_in={mixed_in}")
     lines = [json.loads(line) for line in (home / "mixed" / "log.jsonl").read_text().splitlines()]
     assert sum("losses" in line for line in lines) == 4
@@ -101,7 +99,7 @@ def test_what_the_network_has_no_room_for_is_told(home, capsys):
     recorded(home / "wide", joints=(*JOINTS, "rail.pos"))
     xwam("import", home / "wide", home / "wide_data")
     mixed_in = json.dumps([{"dataset": str(home / "wide_data"), "held_out": 1}])
-    places = ("--dataset", home / "data", "--run", home / "no", "--autoencoder", home / "autoencoder")
+    places = ("--dataset", home / "data", "--run", home / "no", "--autoencoder", home / "run-autoencoder")
     with pytest.raises(SystemExit):
         xwam("train", "tiny", *places, "--set", f"mixed_in={mixed_in}")
     assert "has 7 entries, the network 6" in " ".join(capsys.readouterr().err.split())

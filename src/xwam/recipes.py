@@ -15,6 +15,7 @@ from xwam.model.text import SmallTextEncoderConfig
 from xwam.model.wan import UMT5TextEncoderConfig, WanAutoencoderConfig
 from xwam.saved import ModelConfig, NoiseConfig
 from xwam.sim.metaworld import embodiment as metaworld
+from xwam.train.encoding import has_autoencoder
 from xwam.train.runs import AutoencoderRun, DataConfig, ModelRun
 from xwam.train.trainer import TrainConfig
 
@@ -154,9 +155,23 @@ RECIPES: dict[str, Callable[[Path, Path], AutoencoderRun | ModelRun]] = {
 RELEASED: dict[str, Callable[[], ModelConfig]] = {"wan22-5b-robocasa": wan22_5b_robocasa}
 
 
-def autoencoder_of(recipe: str) -> Path:
-    """Where the autoencoder of a recipe is if nothing else is said; a prior has that of its model."""
-    return Path("runs") / f"{recipe.removesuffix('-prior')}-autoencoder"
+def autoencoder_beside(run: Path) -> Path:
+    """Where the autoencoder of a run is if nothing else is said; a prior has that of its model."""
+    return run.with_name(f"{run.name.removesuffix('-prior')}-autoencoder")
+
+
+def stages(
+    name: str, dataset: Path, folder: Path, autoencoder: Path | None, overrides: Sequence[str]
+) -> list[tuple[AutoencoderRun | ModelRun, Path]]:
+    """The runs of a recipe and their folders: its own in `folder`, with single settings overridden.
+
+    Before it comes that of a small autoencoder, in `autoencoder_beside`, if none is given and none is there yet.
+    """
+    beside, first = autoencoder_beside(folder), f"{name.removesuffix('-prior')}-autoencoder"
+    own = configured(name, dataset, autoencoder or beside, overrides)
+    if isinstance(own, AutoencoderRun) or autoencoder or first not in RECIPES or has_autoencoder(beside):
+        return [(own, folder)]
+    return [(configured(first, dataset, beside, ()), beside), (own, folder)]
 
 
 def configured(name: str, dataset: Path, autoencoder: Path, overrides: Sequence[str]) -> AutoencoderRun | ModelRun:

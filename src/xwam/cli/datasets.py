@@ -58,7 +58,7 @@ def import_(
       xwam import libero_spatial datasets/libero --cameras agentview_rgb eye_in_hand_rgb
       xwam import demo.hdf5 datasets/can --format robomimic --instruction "put the can into its bin" --fps 20
 
-    After it, `xwam validate DEST` looks at the pictures, and `xwam train nano-autoencoder --dataset DEST` begins.
+    After it, `xwam validate DEST` looks at the pictures, and `xwam train nano --dataset DEST --run RUN` begins.
 
     Args:
         source: Folder of the recording, or its file where it is one.
@@ -184,9 +184,9 @@ def encode(
         set: Overrides of single settings, such as --set start_stride=4; may be repeated.
     """
     from xwam.encode import encode as encode_dataset
-    from xwam.recipes import autoencoder_of, configured
+    from xwam.recipes import autoencoder_beside, configured
 
-    autoencoder = autoencoder or autoencoder_of(recipe)
+    autoencoder = autoencoder or autoencoder_beside(Path("runs") / recipe)
     overrides = (*set, *([f"latents={json.dumps(str(out))}"] if out else []))
     encode_dataset(configured(recipe, dataset, autoencoder, overrides), workers, engine, shard_episodes, verify)
 

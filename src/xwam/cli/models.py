@@ -20,26 +20,27 @@ def train(
 
     Ctrl-C and SIGTERM save and leave with exit code 75. docs/training.md tells how to train with many GPUs.
 
-    First `xwam train nano-autoencoder`, then `xwam train nano`; about two hours together on two CPU cores.
-    In seconds: xwam train tiny-autoencoder --dataset out/tiny --run out/tiny-autoencoder
+    `xwam train nano` takes hours on two CPU cores, and trains its autoencoder first if there is none. That can be done
+    by itself, with settings of its own: xwam train nano-autoencoder --run runs/nano-autoencoder.
+    In seconds: xwam train tiny --dataset out/tiny --run out/tiny-run
 
     Args:
         recipe: Name of a recipe; an unknown one lists them all.
         dataset: Folder of the dataset.
         run: Folder of the run, runs/RECIPE if not given.
-        autoencoder: Folder of the autoencoder's run, runs/RECIPE-autoencoder if not given.
-        set: Overrides of single settings, such as --set train.steps=100; may be repeated.
+        autoencoder: Folder of the autoencoder's run; if not given, RUN-autoencoder, trained first where it is missing.
+        set: Overrides of single settings of the recipe, such as --set train.steps=100; may be repeated.
     """
-    from xwam.recipes import autoencoder_of, configured
+    from xwam.recipes import stages
     from xwam.train import parallel
     from xwam.train.trainer import UNFINISHED
 
-    autoencoder = autoencoder or autoencoder_of(recipe)
-    exported = configured(recipe, dataset, autoencoder, set).train_in(run or Path("runs") / recipe)
-    if exported is None:
-        raise SystemExit(UNFINISHED)
-    if parallel.rank() == 0:
-        print(f"Finished: {exported}")
+    for stage, folder in stages(recipe, dataset, run or Path("runs") / recipe, autoencoder, set):
+        exported = stage.train_in(folder)
+        if exported is None:
+            raise SystemExit(UNFINISHED)
+        if parallel.rank() == 0:
+            print(f"Finished: {exported}")
 
 
 @app.command

@@ -234,6 +234,14 @@ def load_autoencoder(place: Path, config: SmallAutoencoderConfig | WanAutoencode
     return autoencoder.eval()
 
 
+def has_autoencoder(place: Path) -> bool:
+    """Whether `place` is what `load_autoencoder` takes for a small one."""
+    try:
+        return bool(autoencoder_file(place))
+    except ValueError:
+        return False
+
+
 def autoencoder_file(place: Path) -> tuple[Path, str]:
     """The file of a small autoencoder and what its weights' names begin with there.
 
