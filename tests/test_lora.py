@@ -11,13 +11,14 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from ranks import settings, whole_batch
-from tiny_model import tiny_model
+from tiny_model import tiny_config, tiny_model
 from toy_runs import build_home, run_of, small_codec
 from xwam.model.autoencoders import SmallAutoencoder
 from xwam.model.lora import LoraConfig, LoraLinear, add_lora, merge_lora, trained_tensors
 from xwam.saved import described
-from xwam.train import checkpoint
+from xwam.train import checkpoint, parallel
 from xwam.train.runs import run_of as run_in
+from xwam.train.start import fill_model
 from xwam.train.trainer import Trainer
 from xwam.wam import WorldActionModel
 
@@ -111,13 +112,25 @@ def losses_in(run: Path) -> list[float]:
     return [line["losses"]["total"] for line in lines if "losses" in line]
 
 
-def test_two_ranks_adapt_as_one_does(tmp_path):
+def grown(prior: Path, ranks: int) -> dict[str, torch.Tensor]:
+    """All weights of a model that a prior filled, while it was shared between so many ranks."""
+    model = tiny_model()
+    parallel.shard(model, torch.device("cpu"), ranks, "fp32")
+    fill_model(model, prior)
+    return {name: parallel.whole(x).clone() for name, x in model.state_dict().items()}
+
+
+def test_two_ranks_adapt_and_grow_as_one_does(tmp_path):
     """FSDP2 over a frozen base, in float32 and with a base in bfloat16; checkpoints hold what was trained, no more."""
+    smaller = {"action_width": 0, "proprio_width": 0, "depth_blocks": 0, "views": 2}
+    tiny_model(transformer=tiny_config().transformer.model_copy(update=smaller)).save(tmp_path / "prior", {})
     program = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", __file__]
     path = os.pathsep.join([str(Path(__file__).parent), *sys.path])
     env = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
     done = subprocess.run([*program, str(tmp_path)], env=env, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
+    shared, own = load_file(tmp_path / "grown.safetensors"), grown(tmp_path / "prior", 1)
+    assert shared.keys() == own.keys() and all(torch.equal(x, shared[name]) for name, x in own.items())
     for precision, close in {"fp32": 2e-6, "bf16": 2e-2}.items():
         alone = tmp_path / f"alone-{precision}"
         trainer = adapted_losses(alone, slice(0, 4), precision=precision)
@@ -197,13 +210,14 @@ def test_what_cannot_be_adapted_is_refused(home, adapter, tmp_path):
         run_of(home, home / "latents", lora=SMALL)
     with pytest.raises(ValueError, match="is an adapter: merge it first, by `xwam export-weights RUN OUT --merge`"):
         adapter_run(home, start_from=str(adapter)).train_in(tmp_path / "a")
-    with pytest.raises(ValueError, match=r"is no base of this run: model.transformer.eps: 1e-06 .*1e-05"):
+    with pytest.raises(ValueError, match=r"is no base of this run, it has model.transformer.eps=1e-06: set it"):
         adapter_run(home, sizes={"eps": 1e-5}).train_in(tmp_path / "b")
     torch.manual_seed(9)
     (tmp_path / "other").mkdir()
     save_file(SmallAutoencoder(small_codec()).state_dict(), tmp_path / "other" / "autoencoder.safetensors")
     with pytest.raises(ValueError, match="was trained with another autoencoder than this run"):
-        adapter_run(home, autoencoder=str(tmp_path / "other"), latents=str(tmp_path / "l")).train_in(tmp_path / "c")
+        other = {"autoencoder": str(tmp_path / "other"), "latents": str(tmp_path / "latents")}
+        adapter_run(home).model_copy(update=other).train_in(tmp_path / "c")
     with pytest.raises(ValueError, match="trained no adapter: leave merge away"):
         run_in(home / "first").export(home / "first", tmp_path / "c", merge=True)
 
@@ -212,3 +226,6 @@ if __name__ == "__main__":
     part = slice(2 * int(os.environ["RANK"]), 2 * int(os.environ["RANK"]) + 2)
     for precision in ("fp32", "bf16"):
         adapted_losses(Path(sys.argv[1]) / precision, part, precision=precision, parallel="fsdp")
+    weights = grown(Path(sys.argv[1]) / "prior", 2)
+    if parallel.rank() == 0:
+        save_file(weights, Path(sys.argv[1]) / "grown.safetensors")

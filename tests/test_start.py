@@ -84,6 +84,8 @@ def test_sizes_that_do_not_fit_are_refused(home, first, tmp_path):
     said = r"(?s)does not fit this model:\n  9 of another shape: transformer.blocks.0.ffn.up.weight"
     with pytest.raises(ValueError, match=said):
         later_run(home, first, sizes={"ffn_width": 40}).train_in(tmp_path)
+    with pytest.raises(ValueError, match="has 2 heads, this model 4: set model.transformer.heads"):
+        later_run(home, first, sizes={"heads": 4}).train_in(tmp_path)
     with pytest.raises(ValueError, match="holds no model that xwam exported"):
         fill_model(WorldActionModel.load(first / "export"), home)
 

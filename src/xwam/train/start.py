@@ -45,10 +45,10 @@ def begin(run: Path, start_from: str | None, fill: Callable[[Path], None], froze
 
 def check_base(base: Path, network: TransformerConfig, autoencoder: nn.Module) -> None:
     """Raises unless an adapter can be trained on what is in `base`: a whole model of this network and autoencoder."""
-    found = TransformerConfig.parse(described(base)["model"]["transformer"])
-    if found != network:
-        changed = checkpoint.differences(found.model_dump(), network.model_dump(), "model.transformer")
-        raise ValueError(f"{base} is no base of this run: {changed[0]}; grow or train it as a whole first")
+    found, asked = _network_of(base).model_dump(mode="json"), network.model_dump(mode="json")
+    if changed := [name for name in asked if asked[name] != found[name]]:
+        its = f"model.transformer.{changed[0]}={found[changed[0]]}"
+        raise ValueError(f"{base} is no base of this run, it has {its}: set it so, or train it as a whole first")
     inside = isinstance(autoencoder, SmallAutoencoder)
     known = references_of(base).get("autoencoder")
     expected = fingerprint(load_autoencoder(base, autoencoder.config)) if inside else known and known.fingerprint
@@ -85,6 +85,9 @@ def fill_model(model: nn.Module, folder: Path) -> None:
     of another shape, and names the first of them.
     """
     prior, network = Prior.of(folder), model.transformer
+    if (folder / CONFIG).is_file() and _network_of(folder).heads != network.config.heads:  # shapes do not tell
+        heads = f"{_network_of(folder).heads} heads, this model {network.config.heads}"
+        raise ValueError(f"the model in {folder} has {heads}: set model.transformer.heads to the former")
     places = prior.places()
     grown = parts_to_grow(network, [name.removeprefix(NETWORK) for name in places if name.startswith(NETWORK)])
     learns_text = isinstance(model.text_encoder, SmallTextEncoder)
@@ -131,6 +134,10 @@ def with_earlier(run: Path, provenance: dict) -> dict:
     episodes = [*map(list, earlier), *map(list, provenance["trained_on"])]
     once = {json.dumps(episode): episode for episode in episodes}
     return provenance | {"trained_on": list(once.values()), "started_from": began}
+
+
+def _network_of(folder: Path) -> TransformerConfig:
+    return TransformerConfig.parse(described(folder)["model"]["transformer"])
 
 
 def _account(name: str, files: list[Path], provenance: dict) -> dict:
