@@ -78,4 +78,7 @@ def test_what_is_not_there_is_told_in_a_line(home, tmp_path, capsys):
     assert "is no run's folder" in refused(capsys, "export-weights", tmp_path, tmp_path / "out")
     said = refused(capsys, "export-weights", home / "nano", tmp_path / "out", "--step", 7)
     assert "has no checkpoint of step 7: there are [2]" in said
+    (home / "nano" / "provenance.json").rename(tmp_path / "provenance.json")
+    assert "does not say what it was trained on" in refused(capsys, "export-weights", home / "nano", tmp_path / "out")
+    (tmp_path / "provenance.json").rename(home / "nano" / "provenance.json")
     assert not (tmp_path / "out").exists()

@@ -202,6 +202,8 @@ class ModelRun(Frozen):
         if found is None or not found.is_dir():
             there = sorted(checkpoint.step_of(path) for path in (folder / "checkpoints").glob("step_*[0-9]"))
             raise ValueError(f"{folder} has no checkpoint of step {step}: there are {there}")
+        if not (folder / PROVENANCE).is_file():
+            raise ValueError(f"{folder} does not say what it was trained on: start it again, it goes on where it is")
         kind, job = getattr(torch, dtype or self.export_dtype), self.encoding_job()
         provenance = read_json(folder / PROVENANCE) | {"step": checkpoint.step_of(found)}
         exporter = Exporter(self.model, Path(job.autoencoder), job.text, provenance, kind, frozen)
