@@ -17,8 +17,11 @@ import torch
 
 from tiny_model import tiny_model
 from xwam.core.streams import Batch, Streams
+from xwam.data.clips import ClipId
+from xwam.flow.levels import Fixed
 from xwam.train import checkpoint, parallel, pieces
 from xwam.train.trainer import UNFINISHED, TrainConfig, Trainer
+from xwam.wam import WorldActionModel
 
 SAMPLES = 4
 
@@ -50,6 +53,9 @@ class Parts:
     def validation(self) -> Iterator[Batch]:
         return (self._part(1000 + index) for index in range(2))
 
+    def ids(self, step: int) -> list[ClipId]:
+        return [ClipId("ranks", "toy", step, row) for row in range(SAMPLES)]
+
     def _part(self, step: int) -> Batch:
         part = whole_batch(step)[self.part]
         known = bool(part.depth_valid.any()) and step != 1
@@ -61,8 +67,24 @@ def settings(**changes) -> TrainConfig:
     return TrainConfig(**{**brief, "threads": 1, "device": "cpu", "learning_rate": 1e-2, **changes})
 
 
+class Samples:
+    """What the averaged weights imagine of two clips, in some numbers: every rank samples, from sharded weights."""
+
+    methods = ("loss", "sample")
+
+    def __init__(self, model: WorldActionModel):
+        self.model = model
+
+    def __call__(self, step: int) -> dict:
+        batch = whole_batch(1000)[:2]
+        sampled = self.model.sample(batch, [1, 2], world=True)
+        means = {name: getattr(sampled, name).abs().mean().item() for name in ("video", "action", "depth")}
+        return {"sampled": means | {"loss": self.model.loss(batch, [1, 2], law=Fixed(0.5))["total"].item()}}
+
+
 def trainer_of(run: Path, before=lambda step: None, uneven: bool = False, **changes) -> Trainer:
-    return Trainer(tiny_model(text_dropout=0.3), Parts(before, uneven), settings(**changes), run)
+    model = tiny_model(text_dropout=0.3)
+    return Trainer(model, Parts(before, uneven), settings(**changes), run, examination=Samples(model))
 
 
 def stopped_at(stop: int | None):

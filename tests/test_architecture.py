@@ -19,7 +19,7 @@ SOURCE = ROOT / "src"
 
 # A line imports only from lines below it, and names on one line never import each other.
 LAYERS = (
-    ("__init__",),
+    ("__init__", "__main__"),
     ("cli",),
     ("demo", "convert", "doctor"),
     ("recipes", "evaluate", "encode", "show"),

@@ -46,6 +46,12 @@ def losses_of(run: Path) -> list[float]:
     return [value for _, _, losses in values for value in losses.values()] + norms
 
 
+def samples_of(run: Path) -> list[float]:
+    """Numbers of what the model imagined at each validation."""
+    lines = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    return [value for line in lines for value in line.get("sampled", {}).values()]
+
+
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory) -> dict[str, list[float]]:
     """Losses of one process by precision."""
@@ -84,6 +90,9 @@ def test_two_ranks_train_as_one_does(alone, tmp_path):
     for name, changes in ways.items():
         precision = changes.get("precision", "fp32")
         assert losses_of(tmp_path / name) == pytest.approx(alone[precision], rel=CLOSE[precision]), name
+    for name in ("ddp", "fsdp", "from one", "to one"):
+        assert len(samples_of(tmp_path / name)) == 2 * 4
+        assert samples_of(tmp_path / name) == pytest.approx(samples_of(tmp_path / "ddp"), rel=1e-3), name
 
 
 def test_a_rank_killed_while_it_saves_costs_no_older_checkpoint(alone, tmp_path):

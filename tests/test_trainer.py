@@ -12,10 +12,11 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
+from xwam.data.clips import ClipId
 from xwam.train import checkpoint
 from xwam.train.ema import Ema, decay_at
 from xwam.train.precision import precision_of
-from xwam.train.progress import progress, stop_requests
+from xwam.train.progress import Pace, progress, stop_requests
 from xwam.train.schedule import learning_rate_at, seeds_at
 from xwam.train.trainer import TrainConfig, Trainer, parameter_groups, prefetched
 
@@ -36,6 +37,9 @@ class Toy(nn.Module):
 
     def counts(self, batch, seeds):
         return torch.tensor([len(batch)])
+
+    def tokens(self, batch):
+        return 5 * len(batch)
 
     def loss(self, batch, seeds, counts):
         generators = [torch.Generator().manual_seed(seed) for seed in seeds]
@@ -59,6 +63,9 @@ class ToyBatches:
 
     def validation(self):
         return [self.train(step) for step in (1000, 1001)]
+
+    def ids(self, step):
+        return [ClipId("toys", "toy/double", episode=step, row=row) for row in range(8)]
 
 
 def settings(**changes) -> TrainConfig:
@@ -248,12 +255,15 @@ def test_a_step_with_bad_losses_is_skipped(tmp_path, capsys):
     assert trainer.fit() and trainer.skipped == 1 and trainer.skipped_in_a_row == 0
     assert all(torch.equal(states[2][name], x) for name, x in states[3].items()), "step 3 moved something"
     assert any(not torch.equal(states[1][name], x) for name, x in states[2].items())
-    assert "Skipped step 3: total, twice, gradient norm not finite." in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "Skipped step 3: total, twice, gradient norm not finite, among toys toy/double episode 2 row 0, toys" in said
+    assert "episode 2 row 3 and 4 more that log.jsonl names." in said
     lines = [line for line in log_of(tmp_path) if "validation" not in line]
     assert [line["step"] for line in lines] == [1, 2, 3, 4]
     assert lines[2] == {
         "step": 3,
         "skipped": ["total", "twice", "gradient norm"],
+        "samples": [{"dataset": "toys", "environment": "toy/double", "episode": 2, "row": row} for row in range(8)],
         "learning_rate": settings().learning_rate_at(2),
     }
     assert checkpoint.read_state(checkpoint.latest(tmp_path))["skipped"] == 1
@@ -262,7 +272,11 @@ def test_a_step_with_bad_losses_is_skipped(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("bad", "limits", "told"),
     [
-        ((4, 5, 6), {"max_skipped_in_a_row": 2}, "step 7: .* in 3 steps in a row and 3 in all.*step_00000006"),
+        (
+            (4, 5, 6),
+            {"max_skipped_in_a_row": 2},
+            "step 7: .* among toys toy/double episode 6 row 0.* in 3 steps in a row and 3 in all.*step_00000006",
+        ),
         ((1, 3, 5), {"max_skipped": 2}, "step 6: .* in 1 steps in a row and 3 in all.*step_00000004"),
     ],
 )
@@ -328,7 +342,7 @@ def test_validation_sees_the_averages(tmp_path):
             twin.loss(batch, seeds_at(0, "validation", index, range(8)), torch.tensor(8))["total"].item()
             for index, batch in enumerate(ToyBatches().validation())
         ]
-    assert trainer.validate()["total"] == pytest.approx(sum(totals) / 2, rel=1e-6)
+    assert trainer.validate()["validation"]["total"] == pytest.approx(sum(totals) / 2, rel=1e-6)
 
 
 def test_average_formula():
@@ -422,10 +436,28 @@ def test_batches_come_in_order_and_one_ahead():
 def test_progress_outside_a_terminal(capsys):
     with progress(10, 13, every_s=1e9) as show:
         for step in (11, 12, 13):
-            show(step, {"total": 0.5}, 6)
+            show({"step": step, "losses": {"total": 0.5, "video": 0.25}, "learning_rate": 1e-3}, 6, 600)
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 2  # the first step and the last
-    assert lines[0].startswith("11/13  0.0 min left") and lines[0].endswith("samples/s  total 0.5000")
+    assert lines[0].startswith("11/13  0 s left")
+    assert lines[0].endswith("tokens/s  total 0.5000  video 0.2500  learning rate 0.001")
+
+
+def test_the_pace_of_a_resumed_run_is_that_of_its_own_steps(monkeypatch):
+    now = 50.0
+    monkeypatch.setattr("xwam.train.progress.time.monotonic", lambda: now)
+    pace = Pace(start=900, steps=1000)
+    for _ in range(4):
+        now += 2.0
+        pace.add(samples=6, tokens=4800)
+    assert str(pace) == "2 s/step  3 samples/s  2.4k tokens/s"
+    assert pace.left(904) == "0:03 h left"
+    now += 12.0  # validation: no step, but time that the rest will take as well
+    assert str(pace) == "2 s/step  3 samples/s  2.4k tokens/s"
+    assert pace.left(904) == "0:08 h left"
+    for _ in range(96):
+        pace.add(samples=6, tokens=4800)
+    assert pace.left(1000) == "0 s left"
 
 
 def test_progress_on_a_terminal(capsys, monkeypatch):
@@ -433,6 +465,7 @@ def test_progress_on_a_terminal(capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "100")
     with progress(10, 13) as show:
         for step in (11, 12, 13):
-            show(step, {"total": 0.5}, 6)
+            show({"step": step, "losses": {"total": 0.5}, "gradient_norm": 2.0}, 6, 600)
+        show({"step": 13, "skipped": ["total"]}, 6, 600)
     out = capsys.readouterr().out
-    assert "13/13" in out and "total 0.5000" in out
+    assert "13/13" in out and "total 0.5000" in out and "gradient norm 2" in out and "skipped" in out

@@ -46,14 +46,21 @@ class Job:
     seed: int
     execute: int
     film_every: int | None
+    device: str = "cpu"
 
 
 def evaluate_success(
-    checkpoint: Path, tasks: Sequence[str], seeds: Sequence[int], execute: int, workers: int, filmed: int = 1
+    checkpoint: Path,
+    tasks: Sequence[str],
+    seeds: Sequence[int],
+    execute: int,
+    workers: int,
+    filmed: int = 1,
+    device: str = "cpu",
 ) -> list[Rollout]:
     """An episode of each task for each seed; the first `filmed` of each task keep their pictures."""
     jobs = [
-        Job(checkpoint, task, seed, execute, FILM_EVERY if place < filmed else None)
+        Job(checkpoint, task, seed, execute, FILM_EVERY if place < filmed else None, device)
         for place, seed in enumerate(seeds)
         for task in tasks
     ]
@@ -79,13 +86,13 @@ def _single_threaded() -> None:
 
 
 @cache
-def _model(checkpoint: Path) -> WorldActionModel:
-    return WorldActionModel.load(checkpoint)
+def _model(checkpoint: Path, device: str) -> WorldActionModel:
+    return WorldActionModel.load(checkpoint, device)
 
 
 @cache
-def _environment(task: str, checkpoint: Path):
-    model = _model(checkpoint)
+def _environment(task: str, checkpoint: Path, device: str):
+    model = _model(checkpoint, device)
     environment = make_environment(task, *model.config.image_size)
     environment.embodiment.check_same_robot(model.embodiment)
     atexit.register(environment.close)
@@ -93,7 +100,7 @@ def _environment(task: str, checkpoint: Path):
 
 
 def _run(job: Job) -> Rollout:
-    model, environment = _model(job.checkpoint), _environment(job.task, job.checkpoint)
+    model, environment = _model(job.checkpoint, job.device), _environment(job.task, job.checkpoint, job.device)
     queue = ChunkQueue(ModelPolicy(model.act, job.seed), job.execute)
     return rollout(environment, queue, job.seed, film_every=job.film_every)
 
@@ -170,9 +177,11 @@ def imagine(model: WorldActionModel, moment: Moment, **settings) -> Imagined:
     return Imagined(moment, dream, score(dream.scene, moment.future), score(dummy, moment.future))
 
 
-def evaluate_dreams(checkpoint: Path, tasks: Sequence[str], seeds: Sequence[int], workers: int) -> list[Imagined]:
+def evaluate_dreams(
+    checkpoint: Path, tasks: Sequence[str], seeds: Sequence[int], workers: int, device: str = "cpu"
+) -> list[Imagined]:
     """Imagines three moments in an undisturbed expert episode of every task for each seed."""
-    jobs = [Job(checkpoint, task, seed, execute=1, film_every=None) for seed in seeds for task in tasks]
+    jobs = [Job(checkpoint, task, seed, execute=1, film_every=None, device=device) for seed in seeds for task in tasks]
     imagined = []
     with progress_bar() as progress:
         bar = progress.add_task("Dreams", total=len(jobs))
@@ -183,7 +192,7 @@ def evaluate_dreams(checkpoint: Path, tasks: Sequence[str], seeds: Sequence[int]
 
 
 def _imagine(job: Job) -> list[Imagined]:
-    model, environment = _model(job.checkpoint), _environment(job.task, job.checkpoint)
+    model, environment = _model(job.checkpoint, job.device), _environment(job.task, job.checkpoint, job.device)
     return [imagine(model, m) for m in moments_of(environment, job.seed, model.config.frames, MOMENT_SHARES)]
 
 
@@ -191,14 +200,21 @@ def _imagine(job: Job) -> list[Imagined]:
 
 
 def evaluate(
-    checkpoint: Path, tasks: Sequence[str], episodes: int, dreams: int, out: Path, execute: int, workers: int
+    checkpoint: Path,
+    tasks: Sequence[str],
+    episodes: int,
+    dreams: int,
+    out: Path,
+    execute: int,
+    workers: int,
+    device: str = "cpu",
 ) -> None:
     """Measures, prints two tables, and writes results.json and a video of each task's first episode."""
     out.mkdir(parents=True, exist_ok=True)
     console, results = Console(), {"checkpoint": described(checkpoint)["provenance"], "execute": execute}
     if episodes:
         seeds = range(FIRST_EVALUATION_SEED, FIRST_EVALUATION_SEED + episodes)
-        rollouts = evaluate_success(checkpoint, tasks, seeds, execute, workers)
+        rollouts = evaluate_success(checkpoint, tasks, seeds, execute, workers, device=device)
         table = success_of(rollouts, tasks)
         levels = by_difficulty(table)
         console.print(success_table(table, levels))
@@ -210,7 +226,8 @@ def evaluate(
             if done.frames:
                 write_film(out / f"{done.environment.replace('/', '_')}_{done.seed}.mp4", done.frames)
     if dreams:
-        imagined = evaluate_dreams(checkpoint, tasks, range(FIRST_DREAM_SEED, FIRST_DREAM_SEED + dreams), workers)
+        seeds = range(FIRST_DREAM_SEED, FIRST_DREAM_SEED + dreams)
+        imagined = evaluate_dreams(checkpoint, tasks, seeds, workers, device)
         model, dummy = summarise([i.scores for i in imagined]), summarise([i.dummy for i in imagined])
         console.print(dream_table(model, dummy))
         results["dreams"] = {name: {"model": asdict(model[name]), "dummy": asdict(dummy[name])} for name in model}

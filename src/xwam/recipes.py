@@ -14,6 +14,7 @@ from xwam.model.config import TransformerConfig
 from xwam.model.text import SmallTextEncoderConfig
 from xwam.model.wan import UMT5TextEncoderConfig, WanAutoencoderConfig
 from xwam.saved import ModelConfig, NoiseConfig
+from xwam.sim.env import tasks_of
 from xwam.sim.metaworld import embodiment as metaworld
 from xwam.train.encoding import has_autoencoder
 from xwam.train.runs import AutoencoderRun, DataConfig, ModelRun
@@ -184,8 +185,11 @@ def configured(name: str, dataset: Path, autoencoder: Path, overrides: Sequence[
     if (dataset / EMBODIMENT_PATH).exists():
         run = for_robot(run, read_embodiment(dataset / EMBODIMENT_PATH))
     run = run.override(overrides)
+    if isinstance(run, AutoencoderRun):
+        return run
+    tasks_of(run.closed_loop.tasks)  # a misspelt world is told now, and not when the first checkpoint is due
     chosen = any(override.startswith(DEPTH_BLOCKS) for override in overrides)
-    return run if chosen or isinstance(run, AutoencoderRun) else without_unseen_depth(run)
+    return run if chosen else without_unseen_depth(run)
 
 
 DEPTH_BLOCKS = "model.transformer.depth_blocks"

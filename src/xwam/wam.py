@@ -14,18 +14,19 @@ from typing import Self
 import numpy as np
 import torch
 from einops import rearrange
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, UInt8
 from torch import Tensor, nn
 
-from xwam.core.streams import Batch, NoiseLevels, Streams, Velocity
+from xwam.core.streams import Batch, Streams, Velocity
 from xwam.core.types import ActionChunk, Clip, Observation, RGBDClip
 from xwam.data.transforms import ClipTransform
-from xwam.flow.levels import Schedule, forward_dynamics_schedule, law_of, policy_schedule, world_schedule
+from xwam.flow.levels import Fixed, Law, Schedule, forward_dynamics_schedule, law_of, policy_schedule, world_schedule
 from xwam.flow.objective import LossWeights, counts_of, training_loss
 from xwam.flow.sampler import guided, noise_like, sample, started
 from xwam.model.autoencoders import SmallAutoencoder, SmallAutoencoderConfig
 from xwam.model.lora import LoraConfig, add_lora, load_lora, merge_lora
 from xwam.model.text import SmallTextEncoder, SmallTextEncoderConfig, TextEncoder
+from xwam.model.tokens import Layout
 from xwam.model.transformer import WorldActionTransformer
 from xwam.model.wan import UMT5TextEncoder, WanAutoencoder
 from xwam.saved import (
@@ -89,21 +90,20 @@ class WorldActionModel(nn.Module):
 
     # ---- learning ------------------------------------------------------------------------------------------
 
-    def loss(self, batch: Batch, seeds: Sequence[int], counts: Int[Tensor, "4"] | None = None) -> dict[str, Tensor]:
+    def loss(
+        self, batch: Batch, seeds: Sequence[int], counts: Int[Tensor, "4"] | None = None, law: Law | Fixed | None = None
+    ) -> dict[str, Tensor]:
         """Losses by stream and their total; what is random in sample b comes from seeds[b] alone.
 
-        With the `counts` of a larger batch, the share of this part of it: the shares of all parts add up.
+        With the `counts` of a larger batch, the share of this part of it: the shares of all parts add up. `law` stands
+        in for the one of training, as a single noise level does.
         """
         batch = self._seen(batch)
         # Another kind of generator than the noise's: one seed must not give related numbers to both.
         kept = [np.random.default_rng(seed).random() >= self.config.text_dropout for seed in seeds]
-        text = self._embed([text if keep else "" for text, keep in zip(batch.instructions, kept, strict=True)])
-
-        def velocity(noisy: Streams, levels: NoiseLevels, with_depth: bool) -> Streams:
-            return self.transformer(noisy, levels, text, with_depth)
-
+        velocity = self._velocity([text if keep else "" for text, keep in zip(batch.instructions, kept, strict=True)])
         weights = LossWeights(depth=float(self.config.transformer.has_depth))
-        return vars(training_loss(velocity, batch, self.law, seeds, weights, counts))
+        return vars(training_loss(velocity, batch, law or self.law, seeds, weights, counts))
 
     def counts(self, batch: Batch, seeds: Sequence[int]) -> Int[Tensor, "4"]:
         """How many elements of each stream `loss` is a mean over; counts of the parts of a batch add up."""
@@ -113,9 +113,18 @@ class WorldActionModel(nn.Module):
         """A batch as the network takes it: a video prior, without actions and proprios."""
         return batch if self.acts else batch.of_video()
 
+    def tokens(self, batch: Batch) -> int:
+        """How many tokens of video, actions and states a batch has."""
+        return len(batch) * sum(Layout.of(self._seen(batch).streams, self.config.transformer).lengths)
+
     def velocity(self, texts: Sequence[str]) -> Velocity:
         """The network with its instructions' keys and values prepared."""
         text = self.transformer.prepare_text(self._embed(texts))
+        return lambda noisy, levels, with_depth: self.transformer(noisy, levels, text, with_depth)
+
+    def _velocity(self, texts: Sequence[str]) -> Velocity:
+        """The network as training calls it, block by block: what is sharded can be called in no other way."""
+        text = self._embed(texts)
         return lambda noisy, levels, with_depth: self.transformer(noisy, levels, text, with_depth)
 
     def _embed(self, texts: Sequence[str]) -> Float[Tensor, "B L D"]:
@@ -147,10 +156,9 @@ class WorldActionModel(nn.Module):
     def act(self, observations: Sequence[Observation], seeds: Sequence[int]) -> list[ActionChunk]:
         """The next actions for each observation; a request's result depends on its own seed, not on its batch."""
         self._must_act()
-        noise = self.config.noise
-        schedule = policy_schedule(noise.video_steps, noise.action_steps, noise.shift)
-        streams = self._sample(observations, self._given(observations), seeds, schedule)
-        return [self._chunk(action) for action in streams.action]
+        velocity = self.velocity([observation.instruction for observation in observations])
+        streams = self._sample(velocity, self._given(observations), seeds, self._schedule(world=False))
+        return [ActionChunk(actions, self.embodiment.action_period_s) for actions in self.actions_of(streams)]
 
     @torch.inference_mode()
     def imagine(
@@ -167,9 +175,7 @@ class WorldActionModel(nn.Module):
         `proprio`, if the states that these actions lead to are known too, holds the present one and the next ones.
         Depth is unknown everywhere if the network has none.
         """
-        noise = self.config.noise
-        with_depth = self.config.transformer.has_depth
-        schedule = world_schedule(noise.video_steps, noise.action_steps, noise.shift, with_depth)
+        noise, schedule = self.config.noise, self._schedule(world=True)
         known = None
         if actions is not None:
             known = self._normalised("action", actions, self.config.actions)
@@ -180,21 +186,53 @@ class WorldActionModel(nn.Module):
         given = self._given([observation])
         if proprio is not None:
             given = replace(given, action=known, proprio=self._normalised("proprio", proprio, self.config.frames))
-        streams = self._sample([observation], given, [seed], schedule, known, guidance_scale, on_step)
+        velocity = self.velocity([observation.instruction])
+        if guidance_scale != 1.0:
+            velocity = guided(velocity, self.velocity([""]), guidance_scale)
+        streams = self._sample(velocity, given, [seed], schedule, known, on_step)
         return self._dream(observation, streams, actions)
 
     def _must_act(self) -> None:
         if not self.acts:
             raise ValueError("a video prior has no actions: train a world action model with start_from on its folder")
 
+    @torch.no_grad()
+    def sample(self, batch: Batch, seeds: Sequence[int], world: bool) -> Streams:
+        """What follows on the presents of clips, in the network's units; of what does, the clips tell nothing.
+
+        The actions alone, as in `act`, or with `world` the clean video and depth too, as in `imagine`.
+        """
+        given = replace(self._seen(batch).streams, depth=None)
+        return self._sample(self._velocity(batch.instructions), given, seeds, self._schedule(world))
+
+    def actions_of(self, streams: Streams) -> Float[np.ndarray, "B A D"]:
+        """Actions in physical units, within the robot's limits."""
+        robot = self.embodiment
+        physical = robot.action.denormalise(streams.action.float().cpu().numpy())
+        if robot.action_low is not None or robot.action_high is not None:
+            physical = np.clip(physical, robot.action_low, robot.action_high)
+        return physical
+
+    def pictures_of(
+        self, streams: Streams
+    ) -> tuple[UInt8[np.ndarray, "B V F H W 3"], Float[np.ndarray, "B V F H W"] | None]:
+        """What the cameras see in these latents: colours, and metres, 0 where unknown; None if there is no depth."""
+        rgb = ((self.decode(streams.video).float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
+        rgb = rearrange(rgb, "b v c f h w -> b v f h w c").cpu().numpy()
+        return rgb, None if streams.depth is None else self._depth_m(streams.depth)
+
+    def _schedule(self, world: bool) -> Schedule:
+        noise = self.config.noise
+        steps = (noise.video_steps, noise.action_steps, noise.shift)
+        return world_schedule(*steps, self.config.transformer.has_depth) if world else policy_schedule(*steps)
+
     def _sample(
         self,
-        observations: Sequence[Observation],
+        velocity: Velocity,
         given: Streams,
         seeds: Sequence[int],
         schedule: Schedule,
         known_action: Float[Tensor, "B A Da"] | None = None,
-        guidance_scale: float = 1.0,
         on_step: Callable[[int, Streams], None] | None = None,
     ) -> Streams:
         robot = self.embodiment
@@ -204,9 +242,6 @@ class WorldActionModel(nn.Module):
         }
         valid = valid if self.acts else {}
         start = started(given, noise_like(given, seeds), schedule, **valid)
-        velocity = self.velocity([observation.instruction for observation in observations])
-        if guidance_scale != 1.0:
-            velocity = guided(velocity, self.velocity([""] * len(observations)), guidance_scale)
         return sample(velocity, start, schedule, **valid, known_action=known_action, on_step=on_step)
 
     def _given(self, observations: Sequence[Observation]) -> Streams:
@@ -262,13 +297,6 @@ class WorldActionModel(nn.Module):
             period_s=self.embodiment.frame_period_s,
         )
 
-    def _chunk(self, action: Float[Tensor, "A Da"]) -> ActionChunk:
-        robot = self.embodiment
-        physical = robot.action.denormalise(action.float().cpu().numpy())
-        if robot.action_low is not None or robot.action_high is not None:
-            physical = np.clip(physical, robot.action_low, robot.action_high)
-        return ActionChunk(physical, robot.action_period_s)
-
     def _dream(self, observation: Observation, streams: Streams, actions: np.ndarray | None) -> Dream:
         robot, present = self.embodiment, self._present(observation)
         if present.intrinsics is None:
@@ -279,28 +307,25 @@ class WorldActionModel(nn.Module):
             proprio = robot.proprio.denormalise(streams.proprio[0].float().cpu().numpy())
         else:  # not foretold: cameras stay where they are
             proprio = np.repeat(present.proprio, self.config.frames, axis=0)
-        rgb = ((self.decode(streams.video)[0].float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
-        frames, unknown = self.config.frames, np.zeros((rgb.shape[0], *rgb.shape[2:]), np.float32)
+        frames, ([rgb], depth_m) = self.config.frames, self.pictures_of(streams)
         scene = RGBDClip(
             cameras=robot.camera_names,
-            rgb=rearrange(rgb, "v c f h w -> v f h w c").cpu().numpy(),
-            depth_m=unknown if streams.depth is None else self._depth_m(streams.depth),
+            rgb=rgb,
+            depth_m=np.zeros(rgb.shape[:-1], np.float32) if depth_m is None else depth_m[0],
             intrinsics=np.repeat(present.intrinsics, frames, axis=1),
             T_base_cam=robot.camera_poses(proprio, observation.T_base_cam),
             period_s=robot.frame_period_s,
             depth_scale="metric" if all(camera.depth_scale == "metric" for camera in robot.cameras) else "relative",
         )
-        if actions is None and self.acts:
-            chunk = self._chunk(streams.action[0])
-        else:
-            chunk = ActionChunk(present.actions if actions is None else actions, robot.action_period_s)
-        return Dream(scene, chunk, proprio)
+        if actions is None:
+            actions = self.actions_of(streams)[0] if self.acts else present.actions
+        return Dream(scene, ActionChunk(actions, robot.action_period_s), proprio)
 
-    def _depth_m(self, latents: Float[Tensor, "1 C T V h w"]) -> Float[np.ndarray, "V F H W"]:
+    def _depth_m(self, latents: Float[Tensor, "B C T V h w"]) -> Float[np.ndarray, "B V F H W"]:
         """Metres; 0 where unknown, because it lies beyond the camera's range."""
         cameras = self.embodiment.cameras
-        code = self.decode(latents)[0].float().mean(dim=1).cpu().numpy()
-        depth_m = np.stack([camera.depth.decode(c) for camera, c in zip(cameras, code, strict=True)])
+        code = self.decode(latents).float().mean(dim=2).cpu().numpy()
+        depth_m = np.stack([camera.depth.decode(code[:, v]) for v, camera in enumerate(cameras)], axis=1)
         far_m = np.array([camera.far_m for camera in cameras])[:, None, None, None]
         return np.where(depth_m < FAR_SHARE * far_m, depth_m, 0.0).astype(np.float32)
 

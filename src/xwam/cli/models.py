@@ -52,6 +52,7 @@ def eval(
     out: Path = Path("out/eval"),
     execute: int = 8,
     workers: int = 2,
+    device: str = "cpu",
 ) -> None:
     """Measure success in closed loop on seeds that training never saw, and the imagined futures against the truth.
 
@@ -65,11 +66,26 @@ def eval(
         out: Folder for results.json and one video a task.
         execute: Actions of each chunk to execute before looking again.
         workers: Processes that run at the same time.
+        device: Where the model computes, such as cuda.
     """
     from xwam.evaluate import evaluate
     from xwam.sim.env import tasks_of
 
-    evaluate(checkpoint, tasks_of(tasks), episodes, dreams, out, execute, workers)
+    evaluate(checkpoint, tasks_of(tasks), episodes, dreams, out, execute, workers, device)
+
+
+@app.command
+def curves(runs: Positional[tuple[Path, ...]], out: Path = Path("out/curves.png")) -> None:
+    """Draw what the logs of runs hold as curves in one picture: losses, validation, success.
+
+    Args:
+        runs: Folders of runs, each of which gets a colour.
+        out: The PNG to write.
+    """
+    from xwam.train.curves import draw_curves
+
+    draw_curves(runs, out)
+    print(f"Written: {out}")
 
 
 @app.command

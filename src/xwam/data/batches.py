@@ -11,7 +11,7 @@ from torch import Tensor
 from xwam.core.embodiment import Embodiment
 from xwam.core.streams import Batch, Streams
 from xwam.core.types import Clip
-from xwam.data.clips import ClipDataset
+from xwam.data.clips import ClipDataset, ClipId
 from xwam.data.sampling import Sampling
 from xwam.data.skips import ReadableClips
 
@@ -25,6 +25,8 @@ class Clips(Protocol):
     def __len__(self) -> int: ...
 
     def batch(self, clips: Int[np.ndarray, " B"], draws: Int[np.ndarray, " B"]) -> Batch: ...
+
+    def ids(self, clips: Int[np.ndarray, " n"]) -> list[ClipId]: ...
 
 
 class ClipBatches:
@@ -50,6 +52,11 @@ class ClipBatches:
     def train(self, step: int) -> Batch:
         return self._training.batch(*self._sampling.at(step))
 
+    def ids(self, step: int) -> list[ClipId]:
+        """Which clips make the whole batch of a step, that of all ranks."""
+        clips, _ = self._sampling.positions(step * self._batch_size + np.arange(self._batch_size))
+        return self._training.ids(clips)
+
     def validation(self) -> Iterator[Batch]:
         """The same clips each time, spread evenly over the held-out ones; of each batch an equal share a rank."""
         count = min(len(self._held_out), self._validation_batches * self._batch_size)
@@ -68,6 +75,9 @@ class PixelClips:
 
     def __len__(self) -> int:
         return len(self._clips)
+
+    def ids(self, clips: Int[np.ndarray, " n"]) -> list[ClipId]:
+        return self._clips.ids(clips)
 
     def batch(self, clips: Int[np.ndarray, " B"], draws: Int[np.ndarray, " B"]) -> Batch:
         shown = [self._clips.at(int(clip), int(draw)) for clip, draw in zip(clips, draws, strict=True)]

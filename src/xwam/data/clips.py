@@ -46,6 +46,18 @@ def split(store: EpisodeStore, held_out: int | float, seed: int = 0) -> tuple[li
     return np.flatnonzero(~validation).tolist(), np.flatnonzero(validation).tolist()
 
 
+class ClipId(NamedTuple):
+    """What a clip is called outside: its dataset's folder, its episode and where that was, and its first row."""
+
+    dataset: str
+    environment: str
+    episode: int
+    row: int
+
+    def __str__(self) -> str:
+        return f"{self.dataset} {self.environment} episode {self.episode} row {self.row}"
+
+
 class ClipIndex:
     """All clips of some episodes (all if None), which start `start_stride` rows apart; a few numbers an episode.
 
@@ -76,6 +88,11 @@ class ClipIndex:
         """Each clip's episode and the row on which it starts."""
         episodes, starts, _ = self._place(clips)
         return episodes, starts
+
+    def ids(self, store: EpisodeStore, clips: Int[np.ndarray, " n"]) -> list[ClipId]:
+        """What the clips are called; `store` is the index's own."""
+        places = zip(*(x.tolist() for x in self.place(clips)), strict=True)
+        return [ClipId(store.root.name, store.info(at).environment, at, row) for at, row in places]
 
     def window(self, clip: int) -> tuple[int, Window]:
         """A clip's episode and rows."""
@@ -120,6 +137,10 @@ class ClipDataset:
         seed = crc32(f"{clip} {draw}".encode())
         loading = (self._store, episode, rows, self._embodiment, instruction)
         return load_clip(*loading, transform=self._transform, seed=seed, depth=self._depth)
+
+    def ids(self, clips: Int[np.ndarray, " n"]) -> list[ClipId]:
+        """What the clips are called."""
+        return self._index.ids(self._store, clips)
 
     def files(self, clip: int) -> list[Path]:
         """The files that hold the clip."""

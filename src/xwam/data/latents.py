@@ -21,8 +21,9 @@ from pydantic import model_validator
 from xwam.core.config import Frozen
 from xwam.core.embodiment import Embodiment
 from xwam.core.streams import Batch, Streams
+from xwam.core.types import Clip
 from xwam.data.batches import normalised
-from xwam.data.clips import ClipIndex, check_dataset, window, wording
+from xwam.data.clips import ClipDataset, ClipId, ClipIndex, check_dataset, window, wording
 from xwam.data.episodes import EpisodeStore
 from xwam.data.layout import read_json, write_json
 from xwam.data.shards import Shard, gather, remove_leftovers, stored_fingerprint
@@ -164,6 +165,15 @@ class LatentClips:
 
     def __len__(self) -> int:
         return len(self._index)
+
+    def ids(self, clips: Int[np.ndarray, " n"]) -> list[ClipId]:
+        """What the clips are called."""
+        return self._index.ids(self._plan.store, clips)
+
+    def recorded(self, clip: int) -> Clip:
+        """What a clip's latents were made from: the recorded pixels, cropped and resized as for the network."""
+        plan = self._plan
+        return ClipDataset(plan.store, self._index, plan.embodiment, plan.settings.transform).at(clip, draw=0)
 
     def batch(self, clips: Int[np.ndarray, " B"], draws: Int[np.ndarray, " B"]) -> Batch:
         plan, (episodes, starts) = self._plan, self._index.place(clips)

@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Int
 
 from xwam.core.streams import Batch
+from xwam.data.clips import ClipId
 from xwam.data.sampling import permuted
 
 # Within so many batches every dataset has its exact share; a weight is thus met to a 4096th.
@@ -23,6 +24,8 @@ class Batches(Protocol):
 
     def train(self, step: int) -> Batch: ...
 
+    def ids(self, step: int) -> list[ClipId]: ...
+
     def validation(self) -> Iterator[Batch]: ...
 
 
@@ -32,9 +35,7 @@ class Mixture:
     With `ranks`, each takes every `ranks`-th batch, so no two share one; `parts` give a single rank's batches.
     """
 
-    def __init__(
-        self, parts: Sequence[Batches], weights: Sequence[float], *, seed: int, rank: int = 0, ranks: int = 1
-    ):
+    def __init__(self, parts: Sequence[Batches], weights: Sequence[float], *, seed: int, rank: int = 0, ranks: int = 1):
         if len(parts) != len(weights) or not 0 < len(parts) <= BLOCK:
             raise ValueError(f"{len(parts)} datasets and {len(weights)} weights: give each of 1 to {BLOCK} one weight")
         if not all(0 < weight < float("inf") for weight in weights):
@@ -47,6 +48,11 @@ class Mixture:
     def train(self, step: int) -> Batch:
         part, before = self.place(step * self._ranks + self._rank)
         return self._parts[part].train(before)
+
+    def ids(self, step: int) -> list[ClipId]:
+        """Which clips make the batches of a step, those of all ranks one after the other."""
+        places = [self.place(step * self._ranks + rank) for rank in range(self._ranks)]
+        return [clip for part, before in places for clip in self._parts[part].ids(before)]
 
     def validation(self) -> Iterator[Batch]:
         """Those of all datasets, one after the other."""

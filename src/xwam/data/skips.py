@@ -4,10 +4,11 @@ import threading
 from dataclasses import dataclass
 
 import numpy as np
+from jaxtyping import Int
 from rich.console import Console
 
 from xwam.core.types import Clip
-from xwam.data.clips import ClipDataset
+from xwam.data.clips import ClipDataset, ClipId
 from xwam.data.sampling import permuted
 
 # More than this share of all clips that were shown, and more than so many, is no accident.
@@ -35,6 +36,10 @@ class ReadableClips:
 
     def __len__(self) -> int:
         return len(self._dataset)
+
+    def ids(self, clips: Int[np.ndarray, " n"]) -> list[ClipId]:
+        """What the clips are called that are asked for; another may have been shown in the place of one."""
+        return self._dataset.ids(clips)
 
     @property
     def skips(self) -> tuple[Skip, ...]:

@@ -105,6 +105,24 @@ class Asynchronous:
         return sigma_action <= sigma_video + ROUNDING
 
 
+@dataclass(frozen=True)
+class Fixed:
+    """One level for all streams, always the same: no law to train by, but one to measure losses under."""
+
+    sigma: float
+
+    def __post_init__(self):
+        if not 0 < self.sigma <= 1:
+            raise ValueError(f"sigma is {self.sigma}; give one above 0, where all is given, and up to 1")
+
+    def draw(self, samples: int, generator: torch.Generator) -> tuple[Float[Tensor, " B"], Float[Tensor, " B"]]:
+        level = torch.full((samples,), self.sigma, device=generator.device)
+        return level, level.clone()
+
+    def supports(self, sigma_video: float, sigma_action: float) -> bool:
+        return sigma_video == sigma_action == self.sigma
+
+
 Law = Coupled | Independent | Asynchronous
 
 

@@ -8,7 +8,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from xwam.core.streams import Batch, NoiseLevels, Streams, Velocity
-from xwam.flow.levels import Law, levels_of
+from xwam.flow.levels import Fixed, Law, levels_of
 from xwam.flow.sampler import generators_of, noise_from
 
 COUNTED = ("video", "action", "proprio", "depth")  # the order of counts
@@ -81,7 +81,7 @@ def losses(
 def training_loss(
     velocity: Velocity,
     batch: Batch,
-    law: Law,
+    law: Law | Fixed,
     seeds: Sequence[int],
     weights: LossWeights = LossWeights(),
     counts: Int[Tensor, "4"] | None = None,
@@ -124,7 +124,7 @@ def _counting(batch: Batch, levels: NoiseLevels) -> dict[str, Bool[Tensor, "..."
     return dict(zip(COUNTED, counting, strict=True))
 
 
-def _levels(batch: Batch, law: Law, generators: Sequence[torch.Generator]) -> NoiseLevels:
+def _levels(batch: Batch, law: Law | Fixed, generators: Sequence[torch.Generator]) -> NoiseLevels:
     video, action = zip(*(law.draw(1, generator) for generator in generators), strict=True)
     device = batch.streams.action.device
     return levels_of(batch.streams, torch.cat(video).to(device), torch.cat(action).to(device))

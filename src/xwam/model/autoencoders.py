@@ -95,6 +95,12 @@ class SmallAutoencoder(nn.Module):
         """How many samples `loss` is a mean over."""
         return torch.tensor([len(video)])
 
+    def tokens(self, video: UInt8[Tensor, "B 3 F H W"]) -> int:
+        """How many places the video's latents have."""
+        samples, _, frames, height, width = video.shape
+        latent_frames = 1 + (frames - 1) // FRAMES_PER_LATENT
+        return samples * latent_frames * (height // self.spatial_stride) * (width // self.spatial_stride)
+
     def loss(
         self, video: UInt8[Tensor, "B 3 F H W"], seeds: Sequence[int], counts: Int[Tensor, "1"] | None = None
     ) -> dict[str, Tensor]:

@@ -13,7 +13,7 @@ a step computes what one rank would on the whole batch.
 import atexit
 import os
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import Literal
 
@@ -121,11 +121,17 @@ def columns(mode: Literal["auto", "none", "ddp", "fsdp"], shards: int | None, pa
     return shards
 
 
-def shard(model: nn.Module, device: torch.device, shards: int, precision: Literal["bf16", "fp32"]) -> None:
+def shard(
+    model: nn.Module,
+    device: torch.device,
+    shards: int,
+    precision: Literal["bf16", "fp32"],
+    methods: Sequence[str] = ("loss",),
+) -> None:
     """Moves `model` to the device, and shards it if there are other ranks; all begin with the weights of rank 0.
 
     Blocks are gathered in `precision` and their gradients summed in float32; the weights themselves, and all that is
-    outside of blocks, stay float32. Frozen weights outside of blocks are not sharded. `loss` is what may be called.
+    outside of blocks, stay float32. Frozen weights outside of blocks are not sharded. `methods` are what may be called.
     """
     if ranks() == 1:
         model.to(device)
@@ -144,7 +150,8 @@ def shard(model: nn.Module, device: torch.device, shards: int, precision: Litera
     policy = MixedPrecisionPolicy(cast_forward_inputs=False)
     # Freed after every call, as the blocks are: whoever changes weights in between finds no old copy in use.
     fully_shard(model, mesh=mesh, mp_policy=policy, reshard_after_forward=True, ignored_params=frozen)
-    register_fsdp_forward_method(model, "loss")
+    for method in methods:
+        register_fsdp_forward_method(model, method)
 
 
 def sum_between_copies(model: nn.Module, now: bool) -> None:

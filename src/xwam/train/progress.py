@@ -3,14 +3,20 @@
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Column
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from rich.text import Text
 
-Show = Callable[[int, dict[str, float], int], None]
+Record = Mapping[str, Any]
+Show = Callable[[Record, int, int], None]
+NUMBERS = ("gradient_norm", "learning_rate")
+RECENT_STEPS = 50
 
 
 @contextmanager
@@ -40,33 +46,74 @@ def stop_requests() -> Iterator[threading.Event]:
             signal.signal(number, before[number])
 
 
+class Pace:
+    """How fast a run goes and when it ends: from what it did since it was started, which may be at a later step."""
+
+    def __init__(self, start: int, steps: int):
+        self._start, self._steps, self._began = start, steps, time.monotonic()
+        # of the last steps: when each ended, and all samples and tokens since the start
+        self._recent = deque([(self._began, 0, 0)], maxlen=RECENT_STEPS + 1)
+
+    def add(self, samples: int, tokens: int) -> None:
+        """One more step of so many samples and tokens."""
+        _, *totals = self._recent[-1]
+        self._recent.append((time.monotonic(), totals[0] + samples, totals[1] + tokens))
+
+    def left(self, step: int) -> str:
+        """The time that the rest takes, validation and checkpoints included."""
+        seconds = (time.monotonic() - self._began) / (step - self._start) * (self._steps - step)
+        minutes = round(seconds / 60)
+        return f"{seconds:.0f} s left" if seconds < 90 else f"{minutes // 60}:{minutes % 60:02d} h left"
+
+    def __str__(self) -> str:
+        """Of the last steps."""
+        (first_s, *before), (last_s, *now) = self._recent[0], self._recent[-1]
+        seconds = max(last_s - first_s, 1e-9)
+        samples, tokens = ((after - earlier) / seconds for after, earlier in zip(now, before, strict=True))
+        step_s = seconds / (len(self._recent) - 1)
+        return f"{step_s:.3g} s/step  {samples:.3g} samples/s  {_thousands(tokens)} tokens/s"
+
+
 @contextmanager
 def progress(start: int, steps: int, every_s: float = 30.0) -> Iterator[Show]:
-    """A function to call after each step with the step, its losses and how many samples it took.
+    """A function to call after each step with its record in the log, and how many samples and tokens it took.
 
-    It moves a bar on a terminal, and prints a line now and then elsewhere.
+    It moves a bar over the step's numbers on a terminal, and prints a line now and then elsewhere.
     """
-    console, began = Console(), time.monotonic()
-    shown = began
+    console, pace = Console(), Pace(start, steps)
+    shown = time.monotonic()
 
-    def text(step: int, losses: dict[str, float], samples: int) -> str:
-        step_s = (time.monotonic() - began) / (step - start)
-        pace = f"{step_s:.3f} s/step  {samples / step_s:.3g} samples/s"
-        return "  ".join([pace, *(f"{name} {value:.4f}" for name, value in losses.items())])
-
-    def line(step: int, losses: dict[str, float], samples: int) -> None:
+    def line(record: Record, samples: int, tokens: int) -> None:
         nonlocal shown
-        now = time.monotonic()
+        step, now = record["step"], time.monotonic()
+        pace.add(samples, tokens)
         if step in (start + 1, steps) or now - shown >= every_s:
             shown = now
-            left_min = (now - began) / (step - start) * (steps - step) / 60
-            print(f"{step}/{steps}  {left_min:.1f} min left  {text(step, losses, samples)}", flush=True)
+            print("  ".join([f"{step}/{steps}", pace.left(step), str(pace), *_about(record)]), flush=True)
 
     if not console.is_terminal:
         yield line
         return
-    rest = TextColumn("{task.description}", table_column=Column(ratio=1, no_wrap=True))
-    columns = (MofNCompleteColumn(), BarColumn(20), TimeRemainingColumn(), rest)
-    with Progress(*columns, console=console, refresh_per_second=2, expand=True) as bar:
-        task = bar.add_task("", total=steps, completed=start)
-        yield lambda step, *about: bar.update(task, completed=step, description=text(step, *about))
+    columns = (MofNCompleteColumn(), BarColumn(None), TextColumn("{task.description}"))
+    bar, numbers = Progress(*columns, console=console, expand=True), Text()
+    task = bar.add_task("", total=steps, completed=start)
+
+    def move(record: Record, samples: int, tokens: int) -> None:
+        pace.add(samples, tokens)
+        bar.update(task, completed=record["step"], description=pace.left(record["step"]))
+        losses, *rest = _about(record)
+        numbers.plain = "\n".join([losses, "  ".join([*rest, str(pace)])])
+
+    with Live(Group(bar, numbers), console=console, refresh_per_second=2):
+        yield move
+
+
+def _about(record: Record) -> list[str]:
+    """The losses of a step, or that it was skipped, and its other numbers."""
+    losses = "  ".join(f"{name} {value:.4f}" for name, value in record.get("losses", {}).items())
+    numbers = [f"{name.replace('_', ' ')} {record[name]:.3g}" for name in NUMBERS if name in record]
+    return [losses or "skipped", *numbers]
+
+
+def _thousands(number: float) -> str:
+    return f"{number:.3g}" if number < 1000 else f"{number / 1000:.4g}k"

@@ -29,6 +29,7 @@ from xwam.model.lora import LoraConfig, add_lora
 from xwam.model.wan import UMT5TextEncoderConfig
 from xwam.saved import ModelConfig
 from xwam.train import checkpoint, parallel
+from xwam.train.closed_loop import ClosedLoop, ClosedLoopConfig, Command, evaluation_command
 from xwam.train.encoding import (
     EXPORTED_AUTOENCODER,
     EncodingJob,
@@ -43,6 +44,7 @@ from xwam.train.export import Exporter
 from xwam.train.precision import precision_of
 from xwam.train.start import begin, check_base, fill_autoencoder, fill_model, with_earlier
 from xwam.train.trainer import TrainConfig, Trainer
+from xwam.train.validation import ModelExamination, ValidationConfig
 from xwam.wam import WorldActionModel
 
 STATISTICS_BATCHES = 16
@@ -151,6 +153,8 @@ class ModelRun(Frozen):
     tokenizer: str | None = None
     start_from: str | None = None
     lora: LoraConfig | None = None
+    validation: ValidationConfig = ValidationConfig()
+    closed_loop: ClosedLoopConfig = ClosedLoopConfig()
 
     @model_validator(mode="after")
     def _adapts_something(self) -> Self:
@@ -158,7 +162,14 @@ class ModelRun(Frozen):
             raise ValueError("lora adapts a model: give the folder of an exported one as start_from")
         return self
 
-    def train_in(self, folder: Path) -> Path | None:
+    @model_validator(mode="after")
+    def _evaluates_checkpoints(self) -> Self:
+        self.closed_loop.check(self.train.save_every)
+        if self.closed_loop.every and not self.model.transformer.acts:
+            raise ValueError("closed_loop.every is given, but a video prior has no actions: set it to 0")
+        return self
+
+    def train_in(self, folder: Path, evaluation: Command = evaluation_command) -> Path | None:
         """Encodes the clips where needed, trains, or resumes, and exports; None if it was stopped before the end."""
         job, autoencoder = self.encoding_job(), load_autoencoder(Path(self.autoencoder), self.model.autoencoder)
         datasets = [part.dataset(autoencoder) for part in self.parts()]
@@ -172,7 +183,10 @@ class ModelRun(Frozen):
             precision = precision_of(self.train.precision, parallel.device_of(self.train.device))
             add_lora(model, self.lora, torch.bfloat16 if precision == "bf16" else None)
         batches = self._batches(datasets)
-        trainer = Trainer(model, batches, self.train, folder, run, only_trained=self.lora is not None)
+        examination = ModelExamination(model, datasets[0].held_out, self.validation, folder, self.train.seed)
+        background = run._closed_loop(folder, datasets[0], evaluation)
+        watchers = {"examination": examination, "background": background}
+        trainer = Trainer(model, batches, self.train, folder, run, only_trained=self.lora is not None, **watchers)
         if parallel.rank() == 0:
             trained_on = [episode for dataset in datasets for episode in dataset.trained_on]
             account = {"recipe": run.model_dump(mode="json", exclude={"model"}), "trained_on": trained_on}
@@ -204,6 +218,18 @@ class ModelRun(Frozen):
             raise ValueError(f"{folder} has no checkpoint of step {step}: there are {there}")
         if not (folder / PROVENANCE).is_file():
             raise ValueError(f"{folder} does not say what it was trained on: start it again, it goes on where it is")
+        self._export(folder, found, out, dtype, merge, frozen)
+
+    def _export(
+        self,
+        folder: Path,
+        found: Path,
+        out: Path,
+        dtype: Literal["float32", "bfloat16", "float16"] | None = None,
+        merge: bool = False,
+        frozen: Literal["auto", "inside", "reference"] = "auto",
+    ) -> None:
+        """`export` of what `found` holds of a checkpoint of this name, wherever it is."""
         kind, job = getattr(torch, dtype or self.export_dtype), self.encoding_job()
         provenance = read_json(folder / PROVENANCE) | {"step": checkpoint.step_of(found)}
         exporter = Exporter(self.model, Path(job.autoencoder), job.text, provenance, kind, frozen)
@@ -213,6 +239,15 @@ class ModelRun(Frozen):
             raise ValueError(f"{folder} trained no adapter: leave merge away")
         else:
             exporter.whole(found, out)
+
+    def _closed_loop(self, folder: Path, dataset: TrainingData, evaluation: Command) -> ClosedLoop | None:
+        """Evaluation beside training, if it is asked for: of the dataset's tasks unless others are named."""
+        config = self.closed_loop
+        if not config.every:
+            return None
+        tasks = config.tasks or tuple(dict.fromkeys(environment for environment, _ in dataset.trained_on))
+        config = config.model_copy(update={"tasks": tasks})
+        return ClosedLoop(folder, config, partial(self._export, folder), evaluation)
 
     def parts(self) -> list[Self]:
         """A run for each of its datasets alone; the further ones' robots take the widths of the network."""

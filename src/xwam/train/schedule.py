@@ -5,7 +5,7 @@ from typing import Literal
 
 import numpy as np
 
-PURPOSES = ("training", "validation")
+PURPOSES = ("training", "validation", "examination")
 
 
 def learning_rate_at(
@@ -34,10 +34,13 @@ def learning_rate_at(
     return peak * (final_ratio + (1 - final_ratio) * height)
 
 
-def seeds_at(seed: int, purpose: Literal["training", "validation"], index: int, places: range) -> list[int]:
+def seeds_at(
+    seed: int, purpose: Literal["training", "validation", "examination"], index: int, places: range
+) -> list[int]:
     """Seeds in [0, 2^63), which fit torch and NumPy, of samples at `places` in a batch.
 
-    The batch is that of training step `index`, or validation batch `index`, as a whole: whichever rank has the sample.
+    The batch is that of training step `index`, or batch `index` of validation or of what is examined beside it, as a
+    whole: whichever rank has the sample.
     """
     sequence = np.random.SeedSequence([seed, PURPOSES.index(purpose), index])
     state = sequence.generate_state(places.stop, np.uint64) >> 1

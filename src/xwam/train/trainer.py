@@ -4,61 +4,32 @@ Everything random is a function of the step and of a sample's place in the batch
 is the run that was not, and many ranks train as one does.
 """
 
-import json
 import math
-import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from statistics import fmean
-from typing import Any, ClassVar, Literal, Protocol, Self
+from typing import Any, ClassVar, Literal, NamedTuple, Self
 
 import torch
-from jaxtyping import Int
 from pydantic import Field, model_validator
-from torch import Tensor, nn
+from torch import nn
 
 from xwam.core.config import Frozen
 from xwam.train import checkpoint, parallel
 from xwam.train.ema import Ema
 from xwam.train.precision import Precision, precision_of
 from xwam.train.progress import Show, progress, stop_requests
+from xwam.train.protocols import Background, Batches, Examination, Trainable
 from xwam.train.schedule import learning_rate_at, seeds_at
+from xwam.train.tracking import LOG, Log, TrackerName
 
 # What a process that was stopped leaves with: EX_TEMPFAIL of sysexits.h, the same command goes on where it stopped.
 UNFINISHED = 75
-
-
-class Trainable(Protocol):
-    """What the trainer asks of an `nn.Module`.
-
-    Ranks, and parts of what a rank holds, share a batch; `counts` says of how much of it the losses are means.
-    """
-
-    def counts(self, batch: Any, seeds: Sequence[int]) -> Int[Tensor, " n"]:
-        """How many elements each loss is a mean over; the counts of the parts of a batch add up to its own."""
-        ...
-
-    def loss(self, batch: Any, seeds: Sequence[int], counts: Int[Tensor, " n"]) -> dict[str, Tensor]:
-        """Scalar losses; "total" is the one to descend. What is random in sample b comes from seeds[b] alone.
-
-        With the counts of a larger batch each is a share, and the shares of all its parts add up to its losses.
-        """
-        ...
-
-
-class Batches(Protocol):
-    """Batches as functions of position: of each batch the part of rank `parallel.rank()` among `parallel.ranks()`.
-
-    The batch of all ranks is theirs one after the other, rank 0's first. A batch has a length, can be cut by a slice,
-    and has `.to(device)`, as tensors and `Batch` have. `train` is called from a background thread, one call at a time.
-    """
-
-    def train(self, step: int) -> Any: ...
-
-    def validation(self) -> Iterable[Any]: ...
+# A message names so many samples; the log names them all.
+NAMED_SAMPLES = 4
 
 
 class TrainConfig(Frozen):
@@ -93,6 +64,9 @@ class TrainConfig(Frozen):
     MACHINE: ClassVar = frozenset(
         {"parallel", "shards", "accumulate", "checkpoint_blocks", "compile_blocks", "keep", "threads", "device"}
     )
+    # What is shown and measured of it, which changes nothing of it: these may differ, too.
+    WATCHING: ClassVar = frozenset({"trackers", "validation", "closed_loop"})
+    trackers: tuple[TrackerName, ...] = ("tensorboard",)
     parallel: Literal["auto", "none", "ddp", "fsdp"] = "auto"
     shards: int | None = Field(None, gt=0)
     accumulate: int = Field(1, gt=0)
@@ -136,12 +110,15 @@ class Trainer:
         run: Path | str,
         resolved: checkpoint.Config | None = None,
         only_trained: bool = False,
+        examination: Examination | None = None,
+        background: Background | None = None,
     ):
         self.run = Path(run)
         self.device = parallel.device_of(config.device)
         self.first = parallel.rank() == 0
         if self.first:
-            checkpoint.open_run(self.run, config if resolved is None else resolved, config.MACHINE)
+            free = config.MACHINE | config.WATCHING
+            checkpoint.open_run(self.run, config if resolved is None else resolved, free)
             checkpoint.clear(self.run)
         parallel.wait_for_all()
         if config.threads is not None:
@@ -152,7 +129,9 @@ class Trainer:
         shards = parallel.columns(config.parallel, config.shards, trained)
         parallel.prepare_blocks(model, config.checkpoint_blocks, config.compile_blocks)
         self.precision = precision_of(config.precision, self.device)
-        parallel.shard(model, self.device, shards, self.precision)
+        self.examination, self.background = examination, background if self.first else None
+        methods = ("loss", *(examination.methods if examination else ()))
+        parallel.shard(model, self.device, shards, self.precision, methods)
         self.model: nn.Module = model
         self.batches = batches
         self.config = config
@@ -172,15 +151,18 @@ class Trainer:
         finally:
             if parallel.ranks() == 1:  # many can only agree while all are well
                 self.finish_save()
+            if self._records is not None:
+                self._records.close()
 
     def _fit(self) -> bool:
         config, began = self.config, time.perf_counter()
         self.model.train()
         with stop_requests() as stop, self._progress() as show:
             for batch in prefetched(self.batches.train, range(self.step, config.steps)):
-                losses = self._update(batch, began)
+                record = self._update(batch, began)
                 last = self.step == config.steps
-                show(self.step, losses, len(batch) * parallel.ranks())
+                show(record, *(parallel.ranks() * size for size in (len(batch), self.model.tokens(batch))))
+                self._log_found()
                 if last or self.step % config.validate_every == 0:
                     self._log_validation()
                 stopping = self._agree(stop.is_set())
@@ -189,15 +171,20 @@ class Trainer:
                 if last or stopping:
                     self.finish_save()
                 if stopping and not last:
+                    self._end_background(finished=False)
                     self._say(f"Stopped and saved after step {self.step}: start the same command again to resume.")
                     return False
                 began = time.perf_counter()
+        self._end_background(finished=True)
         return True
 
     @torch.no_grad()
-    def validate(self) -> dict[str, float]:
-        """Mean losses of the averaged weights over the validation batches, with the same noise at every step."""
-        rows = []
+    def validate(self) -> dict[str, dict[str, Any]]:
+        """Of the averaged weights: mean losses over the validation batches, and what else is examined.
+
+        Noise is the same at every step.
+        """
+        rows, examined = [], {}
         self.model.eval()
         with self.ema.applied():
             for index, batch in enumerate(self.batches.validation()):
@@ -205,8 +192,12 @@ class Trainer:
                 if bad := _not_finite(rows[-1]):
                     where = f"validation batch {index} after step {self.step}"
                     raise FloatingPointError(f"{where}: {', '.join(bad)} not finite, which is not {self._refusal()}")
+            if self.examination is not None:
+                with self._autocast():
+                    examined = self.examination(self.step)
         self.model.train()
-        return {name: fmean(row[name] for row in rows) for name in rows[0]} if rows else {}
+        losses = {name: fmean(row[name] for row in rows) for name in rows[0]} if rows else {}
+        return {"validation": losses, **examined} if losses or examined else {}
 
     def save(self) -> None:
         """Begins a checkpoint of the present step; training may go on meanwhile."""
@@ -227,21 +218,23 @@ class Trainer:
             self._commit()
             parallel.wait_for_all()
 
-    def _agree(self, stop: bool) -> bool:
-        """Whether any rank is asked to stop; on the way makes a checkpoint of what all ranks have written."""
+    def _agree(self, here: bool) -> bool:
+        """Whether any rank says so; on the way makes a checkpoint of what all ranks have written."""
         writing = self._saving is not None and not self._saving.written
-        stops, writers = parallel.summed(torch.tensor([stop, writing], dtype=torch.int64)).tolist()
+        voices, writers = parallel.summed(torch.tensor([here, writing], dtype=torch.int64)).tolist()
         if self._saving is not None and not writers:
             self.finish_save()
-        return stops > 0
+        return voices > 0
 
     def _commit(self) -> None:
         if self.first:
-            self._saving.commit(self.config.keep)
+            saved = self._saving.commit(self.config.keep)
+            if self.background is not None:
+                self.background.begin(saved)
         self._saving = None
 
-    def _update(self, batch: Any, began: float) -> dict[str, float]:
-        """One step of the optimizer, logged; nothing moves if losses or gradient are not finite. Returns the losses."""
+    def _update(self, batch: Any, began: float) -> dict[str, Any]:
+        """One step of the optimizer; nothing moves if losses or gradient are not finite. Returns what is logged."""
         rate = self.config.learning_rate_at(self.step)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
@@ -254,20 +247,30 @@ class Trainer:
             self.ema.update(self.step)
         self.optimizer.zero_grad()
         self.step += 1
-        record = {"skipped": bad} if bad else {"losses": losses, "gradient_norm": norm}
-        self._log({"step": self.step, **record, "learning_rate": rate, "seconds": time.perf_counter() - began})
-        self._count_skipped(bad)
-        return losses
+        samples = self.batches.ids(self.step - 1) if bad else []
+        told = {"skipped": bad, "samples": [sample._asdict() for sample in samples]}
+        record = {
+            "step": self.step,
+            **(told if bad else {"losses": losses, "gradient_norm": norm}),
+            "learning_rate": rate,
+            "seconds": time.perf_counter() - began,
+        }
+        self._log(record)
+        self._count_skipped(bad, samples)
+        return record
 
-    def _count_skipped(self, bad: list[str]) -> None:
+    def _count_skipped(self, bad: list[str], samples: Sequence[NamedTuple]) -> None:
         self.skipped += bool(bad)
         self.skipped_in_a_row = self.skipped_in_a_row + 1 if bad else 0
-        if bad:
-            self._say(f"Skipped step {self.step}: {', '.join(bad)} not finite.")
+        if not bad:
+            return
+        named, more = ", ".join(map(str, samples[:NAMED_SAMPLES])), len(samples) - NAMED_SAMPLES
+        among = f"among {named}" + (f" and {more} more that {LOG} names" if more > 0 else "")
+        self._say(f"Skipped step {self.step}: {', '.join(bad)} not finite, {among}.")
         if self.skipped_in_a_row > self.config.max_skipped_in_a_row or self.skipped > self.config.max_skipped:
             raise FloatingPointError(
-                f"step {self.step}: {', '.join(bad)} not finite, as in {self.skipped_in_a_row} steps in a row and "
-                f"{self.skipped} in all, more than is {self._refusal()}"
+                f"step {self.step}: {', '.join(bad)} not finite, {among}, as in {self.skipped_in_a_row} steps in a row "
+                f"and {self.skipped} in all, more than is {self._refusal()}"
             )
 
     def _losses(self, batch: Any, purpose: Literal["training", "validation"], index: int) -> dict[str, float]:
@@ -277,7 +280,7 @@ class Trainer:
         rows, training = [], purpose == "training"
         for part, last in parts_of(len(batch), self.config.accumulate if training else 1):
             parallel.sum_between_copies(self.model, last)
-            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
+            with self._autocast():
                 losses = self.model.loss(batch[part].to(self.device), seeds[part], counts)
             if training:
                 # gradients are averaged over ranks, and these losses are shares of a sum
@@ -285,6 +288,9 @@ class Trainer:
             rows.append(torch.stack([x.detach().float() for x in losses.values()]))
         sums = parallel.summed(torch.stack(rows).sum(0).double().cpu())
         return dict(zip(losses, sums.tolist(), strict=True))
+
+    def _autocast(self) -> AbstractContextManager:
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16")
 
     def _refusal(self) -> str:
         self.finish_save()
@@ -307,23 +313,30 @@ class Trainer:
         self.step, self.skipped, self.skipped_in_a_row = (
             state[name] for name in ("step", "skipped", "skipped_in_a_row")
         )
-        log = self.run / "log.jsonl"
-        if self.first and log.exists() and log.stat().st_size > state["log_bytes"]:
-            os.truncate(log, state["log_bytes"])
+        self._records = Log(self.run, self.config.trackers, state["log_bytes"]) if self.first else None
 
     def _kept(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         """Of a model's complete state what its checkpoints hold."""
         return {name: tensors[name] for name in self.ema.names} if self._only_trained else tensors
 
     def _log_validation(self) -> None:
-        losses = self.validate()
-        if losses:
-            self._log({"step": self.step, "validation": losses})
+        if measured := self.validate():
+            self._log({"step": self.step, **measured})
+
+    def _log_found(self) -> None:
+        for record in self.background.found() if self.background is not None else ():
+            self._log(record)
+
+    def _end_background(self, finished: bool) -> None:
+        """Returns when nothing in the background is left to wait for; all ranks wait together."""
+        busy = True
+        while busy:
+            busy = self._agree(self.background is not None and self.background.end(finished))
+            self._log_found()
 
     def _log(self, record: dict[str, Any]) -> None:
-        if self.first:
-            with open(self.run / "log.jsonl", "a") as file:
-                file.write(json.dumps(record, allow_nan=False) + "\n")
+        if self._records is not None:
+            self._records.add(record)
 
     def _say(self, text: str) -> None:
         if self.first:
