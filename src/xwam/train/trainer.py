@@ -15,7 +15,7 @@ from typing import Any, ClassVar, Literal, NamedTuple, Self
 
 import torch
 from pydantic import Field, model_validator
-from torch import nn
+from torch import Tensor, nn
 
 from xwam.core.config import Frozen
 from xwam.train import checkpoint, parallel
@@ -98,7 +98,8 @@ class Trainer:
     """One run in the folder `run`: begins it, or resumes it from its newest checkpoint, on any number of ranks.
 
     `resolved` is the whole configuration that rebuilds the model and its data; it is saved with the run,
-    and a run is only resumed under the same one. On which machines it trains may change: `TrainConfig.MACHINE`.
+    and a run is only resumed under the same one. On which machines it trains, and how it is watched, may change:
+    `TrainConfig.MACHINE` and `TrainConfig.WATCHING`.
     With `only_trained`, checkpoints leave out what is frozen: whoever resumes gives the model those weights again.
     """
 
