@@ -167,12 +167,12 @@ def test_a_stopped_run_ends_its_evaluation_and_a_resumed_one_begins_it_again(tmp
             os.kill(os.getpid(), signal.SIGTERM)
 
     stopped = beside(tmp_path, WAIT)
-    assert not trainer_of(tmp_path, stopped, before, steps=20, save_every=2).fit()
+    assert not trainer_of(tmp_path, stopped, before, steps=10).fit()
     assert stopped._process.poll() is not None
     (tmp_path / "closed_loop" / "running").unlink()
     (tmp_path / "closed_loop" / "go").touch()
-    assert trainer_of(tmp_path, beside(tmp_path, WAIT), steps=20, save_every=2).fit()
-    assert results(tmp_path)[-1][0] == 20
+    assert trainer_of(tmp_path, beside(tmp_path, WAIT), steps=10).fit()
+    assert results(tmp_path)[-1][0] == 10
 
 
 def test_the_last_one_can_be_left_running(tmp_path):

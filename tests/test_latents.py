@@ -97,6 +97,29 @@ def test_ranks_share_every_batch(folder, store, fitted):
     assert {len(next(iter(batches.validation()))) for batches in few} == {-(-min(len(held_out), 320) // 8)}
 
 
+def test_the_clips_of_a_step_are_named(folder, store, fitted):
+    latent, pixel = latent_batches(folder, store, fitted), pixel_batches(store, fitted)
+    names, batch = latent.ids(11), latent.train(11)
+    assert names == pixel.ids(11) and len(names) == 7 and len(set(names)) > 1
+    for name, proprio in zip(names, batch.streams.proprio, strict=True):
+        assert (name.dataset, name.environment) == (store.root.name, store.info(name.episode).environment)
+        states, _ = store.vectors(name.episode, fitted)
+        assert np.allclose(fitted.proprio.normalise(states[name.row]), proprio[0])
+    training = LatentClips(folder, store, fitted, SETTINGS, split(store, 1)[0])
+    shares = [ClipBatches(training, training, batch_size=6, seed=3, rank=rank, ranks=2) for rank in range(2)]
+    assert shares[0].ids(4) == shares[1].ids(4) == ClipBatches(training, training, batch_size=6, seed=3).ids(4)
+
+
+def test_latents_know_the_pixels_that_they_were_made_from(folder, store, fitted):
+    clips = LatentClips(folder, store, fitted, SETTINGS, [1, 2])
+    last = len(clips) - 1
+    seen, [name] = clips.recorded(last), clips.ids(np.array([last]))
+    again = ClipDataset(
+        store, ClipIndex(store, fitted, FRAMES, episodes=[2], start_stride=2), fitted, SETTINGS.transform
+    )
+    assert name.episode == 2 and np.array_equal(seen.rgb, again[len(again) - 1].rgb)
+
+
 def test_validity(folder, store, fitted):
     clips = LatentClips(folder, store, fitted, SETTINGS, [0])
     last = len(clips) - 1  # starts on row 14 of 18: 4 of its 8 actions were recorded

@@ -28,6 +28,9 @@ class Numbered:
     def train(self, step: int) -> tuple[str, int]:
         return self.name, step
 
+    def ids(self, step: int) -> list[tuple[str, int]]:
+        return [(self.name, step)]
+
     def validation(self):
         yield self.name
 
@@ -60,7 +63,9 @@ def test_ranks_share_the_batches_of_one_and_any_step_can_be_the_first():
     alone = mixture([2.0, 1.0])
     together = [mixture([2.0, 1.0], rank=rank, ranks=3) for rank in range(3)]
     for step in (0, 7, BLOCK // 3, 5000):
-        assert [one.train(step) for one in together] == [alone.train(3 * step + rank) for rank in range(3)]
+        batches = [one.train(step) for one in together]
+        assert batches == [alone.train(3 * step + rank) for rank in range(3)]
+        assert all(one.ids(step) == batches for one in together), "each rank can name what all of them see"
 
 
 def test_validation_is_that_of_all():

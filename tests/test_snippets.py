@@ -39,6 +39,19 @@ def test_ranks_share_the_snippets_of_a_step(tmp_path):
         batches(films, ranks=5)
 
 
+def test_the_snippets_of_a_step_are_named(tmp_path):
+    store = record(tmp_path, [[smooth_episode(seed=0), smooth_episode(seed=1)]])
+    films = films_of(store, robot(), [1, 0], (HEIGHT, WIDTH))
+    shares = [batches(films, rank=rank, ranks=2) for rank in range(2)]
+    names = shares[0].ids(3)
+    assert names == shares[1].ids(3) and len(names) == 24 and {name.episode for name in names} == {0, 1}
+    for name, snippet in zip(names, np.concatenate([share.train(3) for share in shares]), strict=True):
+        first = np.moveaxis(snippet[:, 0], 0, -1)
+        own = [*range(0, 2)] if name.episode == 1 else [*range(2, 4)]  # two films of each kind an episode
+        seen = [kind[k][name.row] for kind in (films.colour, films.depth) for k in own]
+        assert any(np.array_equal(first, np.broadcast_to(image, first.shape)) for image in seen)
+
+
 @pytest.mark.parametrize("cameras", [0, 1])
 def test_cameras_without_depth_have_films_of_colour_alone(tmp_path, cameras):
     full = toy_spec()

@@ -182,7 +182,7 @@ class WorldActionModel(nn.Module):
         if proprio is not None:
             if actions is None:
                 raise ValueError("proprio is given without actions: give both, or actions alone")
-            schedule = forward_dynamics_schedule(noise.video_steps, noise.shift, with_depth)
+            schedule = forward_dynamics_schedule(noise.video_steps, noise.shift, schedule.with_depth)
         given = self._given([observation])
         if proprio is not None:
             given = replace(given, action=known, proprio=self._normalised("proprio", proprio, self.config.frames))
