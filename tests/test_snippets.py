@@ -47,7 +47,7 @@ def test_the_snippets_of_a_step_are_named(tmp_path):
     assert names == shares[1].ids(3) and len(names) == 24 and {name.episode for name in names} == {0, 1}
     for name, snippet in zip(names, np.concatenate([share.train(3) for share in shares]), strict=True):
         first = np.moveaxis(snippet[:, 0], 0, -1)
-        own = [*range(0, 2)] if name.episode == 1 else [*range(2, 4)]  # two films of each kind an episode
+        own = [*range(2)] if name.episode == 1 else [*range(2, 4)]  # two films of each kind an episode
         seen = [kind[k][name.row] for kind in (films.colour, films.depth) for k in own]
         assert any(np.array_equal(first, np.broadcast_to(image, first.shape)) for image in seen)
 
