@@ -51,7 +51,7 @@ def beside(run: Path, body: str = "", **changes) -> ClosedLoop:
     def command(model, out, config):
         return [sys.executable, "-S", "-c", EVALUATION.replace("BODY", body), str(model), str(out)]
 
-    return ClosedLoop(run, ClosedLoopConfig(**{"every": 2, **changes}), export, command)
+    return ClosedLoop(run, ClosedLoopConfig(**{"every": 2, "niceness": 0, **changes}), export, command)
 
 
 def trainer_of(run: Path, background: ClosedLoop, before=lambda step: None, **changes) -> Trainer:
@@ -221,7 +221,7 @@ def test_a_model_is_exported_and_acts_beside_its_training(tmp_path, monkeypatch)
         return [sys.executable, "-c", WORLD, str(model), str(out)]
 
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(Path(__file__).parent), *sys.path]))
-    watched = {"closed_loop": ClosedLoopConfig(every=2), "validation": ValidationConfig(clips=0, dreams=0)}
+    watched = {"closed_loop": ClosedLoopConfig(every=2, niceness=0), "validation": ValidationConfig(clips=0, dreams=0)}
     run = run_of(build_home(tmp_path, wan=False), tmp_path / "latents").model_copy(update=watched)
     assert run.train_in(tmp_path / "run", command)
     said = (tmp_path / "run/closed_loop/step_00000002/output.txt").read_text()
