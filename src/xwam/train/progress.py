@@ -71,7 +71,7 @@ class Pace:
         seconds = max(last_s - first_s, 1e-9)
         samples, tokens = ((after - earlier) / seconds for after, earlier in zip(now, before, strict=True))
         step_s = seconds / (len(self._recent) - 1)
-        return f"{step_s:.3g} s/step  {samples:.3g} samples/s  {_thousands(tokens)} tokens/s"
+        return f"{step_s:.3g} s/step  {_thousands(samples)} samples/s  {_thousands(tokens)} tokens/s"
 
 
 @contextmanager
@@ -116,4 +116,4 @@ def _about(record: Record) -> list[str]:
 
 
 def _thousands(number: float) -> str:
-    return f"{number:.3g}" if number < 1000 else f"{number / 1000:.4g}k"
+    return f"{number:.3g}" if number < 1000 else f"{number / 1000:.3g}k"
