@@ -14,6 +14,7 @@ from xwam.model.wan import UMT5TextEncoder, UMT5TextEncoderConfig, WanAutoencode
 from xwam.saved import ModelConfig, NoiseConfig
 from xwam.train.runs import DataConfig, ModelRun
 from xwam.train.trainer import TrainConfig
+from xwam.train.validation import ValidationConfig
 
 FRAMES = 5
 
@@ -57,5 +58,6 @@ def run_of(home: Path, latents: Path, wan: bool = False, sizes: dict | None = No
         "train": brief,
         "batch_size": 3,
         "latents": str(latents),
+        "validation": ValidationConfig(clips=2, levels=1, dreams=1),
     }
     return ModelRun(**settings | frozen | changes)
