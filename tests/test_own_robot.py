@@ -3,6 +3,7 @@
 import json
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,8 +11,10 @@ import pytest
 from recordings import HEIGHT, WIDTH, record, smooth_episode
 from xwam import cli
 from xwam.core.types import Observation
+from xwam.data.episodes import EpisodeStore
 from xwam.data.layout import DatasetSpec, StoredCamera
 from xwam.recipes import configured
+from xwam.train.held_out import check_unseen
 from xwam.wam import WorldActionModel
 
 JOINTS = ("shoulder_pan.pos", "shoulder_lift.pos", "elbow_flex.pos", "wrist_flex.pos", "wrist_roll.pos", "gripper.pos")
@@ -79,6 +82,29 @@ def test_without_depth_in_the_data_none_is_imagined(home):
     assert dream.scene.rgb.any() and not dream.scene.depth_m.any()
     kept = configured("tiny", home / "data", home / "autoencoder", ["model.transformer.depth_blocks=2"])
     assert kept.model.transformer.depth_blocks == 2
+
+
+def test_it_is_measured_on_the_episodes_that_training_held_out(home, capsys):
+    xwam(
+        "eval", home / "run" / "export", "--dataset", home / "data", "--clips", 3, "--dreams", 1, "--out", home / "eval"
+    )
+    results = json.loads((home / "eval" / "results.json").read_text())
+    store = EpisodeStore(home / "data")
+    assert results["episodes"] == 1 and len(store) > 1
+    errors = results["actions"]
+    assert {name.rsplit("/", 1)[1] for name in errors} == {"first", "chunk"} and all(e > 0 for e in errors.values())
+    assert results["imagined"]["psnr_db"] < results["imagined"]["autoencoder/psnr_db"] + 20
+    assert (home / "eval" / results["pictures"]["imagined"]).is_file()
+    assert "whole chunk" in capsys.readouterr().out
+
+
+def test_episodes_that_were_trained_on_are_no_held_out_ones(home):
+    store = EpisodeStore(home / "data")
+    known = [(store.info(0).environment, 7)]
+    check_unseen(store, [0], {"trained_on": [(name, None) for name, _ in known]})  # of an unknown seed nothing is known
+    seen = SimpleNamespace(root=store.root, info=lambda episode: SimpleNamespace(environment=known[0][0], seed=7))
+    with pytest.raises(ValueError, match="1 of 1 held-out episodes .* were trained on, such as 0"):
+        check_unseen(seen, [0], {"trained_on": known})
 
 
 def test_another_robot_is_mixed_in_by_its_weight(home):

@@ -53,10 +53,13 @@ def eval(
     execute: int = 8,
     workers: int = 2,
     device: str = "cpu",
+    dataset: Path | None = None,
+    clips: int = 64,
 ) -> None:
     """Measure success in closed loop on seeds that training never saw, and the imagined futures against the truth.
 
     In seconds: xwam eval --tasks metaworld/drawer-close-v3 --episodes 1 --dreams 0
+    Of a robot that is in no simulator: xwam eval runs/mine/export --dataset datasets/mine
 
     Args:
         checkpoint: Folder of an exported model; the shipped nano if not given.
@@ -67,7 +70,15 @@ def eval(
         execute: Actions of each chunk to execute before looking again.
         workers: Processes that run at the same time.
         device: Where the model computes, such as cuda.
+        dataset: Where there is no simulator: measure on the episodes that training held out of this dataset.
+        clips: With --dataset, so many clips to sample actions of; --dreams are clips to imagine the future of.
     """
+    if dataset is not None:
+        from xwam.train.held_out import evaluate_held_out
+
+        evaluate_held_out(checkpoint, dataset, clips, dreams, out)
+        print(f"Written: {out / 'results.json'}")
+        return
     from xwam.evaluate import evaluate
     from xwam.sim.env import tasks_of
 

@@ -79,6 +79,10 @@ class PixelClips:
     def ids(self, clips: Int[np.ndarray, " n"]) -> list[ClipId]:
         return self._clips.ids(clips)
 
+    def recorded(self, clip: int) -> Clip:
+        """What a clip's batch is made from."""
+        return self._clips.at(clip, draw=0)
+
     def batch(self, clips: Int[np.ndarray, " B"], draws: Int[np.ndarray, " B"]) -> Batch:
         shown = [self._clips.at(int(clip), int(draw)) for clip, draw in zip(clips, draws, strict=True)]
         return collate(shown, self._embodiment, self._encode)
