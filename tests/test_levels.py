@@ -14,6 +14,7 @@ from xwam.flow.levels import (
     Coupled,
     Independent,
     Schedule,
+    covers,
     descent,
     forward_dynamics_schedule,
     inverse_dynamics_schedule,
@@ -38,10 +39,6 @@ step_counts = st.tuples(st.integers(1, 60), st.integers(1, 60)).map(lambda n: {"
 
 def draw(law, samples=64, seed=0):
     return law.draw(samples, torch.Generator().manual_seed(seed))
-
-
-def covers(law, schedule: Schedule) -> bool:
-    return all(law.supports(*schedule.network_levels(step)) for step in range(schedule.steps))
 
 
 @settings(deadline=None)

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from xwam.core.streams import NoiseLevels, Streams
 from xwam.model import transformer
+from xwam.model.depth_stream import network_of
 from xwam.model.tokens import Layout, frequencies, patchify, positions, rotations, unpatchify
 from xwam.model.transformer import (
     KeysValues,
@@ -62,7 +63,7 @@ def network() -> WorldActionTransformer:
 def awake(config: TransformerConfig) -> WorldActionTransformer:
     """A network whose outputs do not start at 0, and whose depth branch is no longer the trunk's copy."""
     torch.manual_seed(0)
-    network = WorldActionTransformer(config)
+    network = network_of(config)
     with torch.no_grad():
         for parameter in network.parameters():
             parameter.add_(0.05 * torch.randn_like(parameter))

@@ -38,6 +38,25 @@ def test_policy_and_world_yield_the_same_actions(model):
     np.testing.assert_array_equal(alone, model.imagine(tiny_observation(), seed=5).chunk.actions)
 
 
+def test_actions_may_take_all_of_the_videos_steps_whatever_the_configuration_says(model):
+    seen = tiny_observation()
+    synchronous = tiny_model(noise=model.config.noise.with_action_steps(6))
+    asked, configured = model.act([seen], [5], action_steps=6)[0], synchronous.act([seen], [5])[0]
+    np.testing.assert_array_equal(asked.actions, configured.actions)
+    np.testing.assert_array_equal(asked.actions, model.imagine(seen, 5, action_steps=6).chunk.actions)
+    assert np.abs(asked.actions - model.act([seen], [5])[0].actions).max() > 1e-4
+
+
+def test_a_coupled_model_samples_in_step_and_in_no_other_way():
+    coupled = tiny_model(noise=NoiseConfig(law="coupled", video_steps=4, action_steps=4))
+    assert coupled.act([tiny_observation()], [0])[0].actions.shape == (16, 4)
+    with pytest.raises(ValueError, match="never meets 2 action steps beside 4 of the video"):
+        coupled.act([tiny_observation()], [0], action_steps=2)
+    still, states = np.zeros((16, 4), np.float32), np.tile(tiny_observation().proprio, (9, 1))
+    with pytest.raises(ValueError, match="never meets clean actions: give no proprio"):
+        coupled.imagine(tiny_observation(), 0, actions=still, proprio=states)
+
+
 def test_a_result_depends_on_its_seed_and_not_on_its_batch(model):
     observations = [tiny_observation(k, text) for k, text in enumerate(("push the puck", "close it", "reach"))]
     together = model.act(observations, [3, 4, 5])

@@ -10,7 +10,6 @@ config.json         model        sizes, robot and its statistics
 import os
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Literal
 
 import torch
 from safetensors import SafetensorError
@@ -20,6 +19,7 @@ from torch import Tensor
 from xwam.core.config import Frozen
 from xwam.core.embodiment import Embodiment
 from xwam.data.layout import read_json, write_atomically, write_json
+from xwam.flow.levels import NoiseConfig
 from xwam.model.autoencoders import SmallAutoencoderConfig
 from xwam.model.config import FRAMES_PER_LATENT, TransformerConfig
 from xwam.model.fingerprint import fingerprint, fingerprint_of_files
@@ -28,16 +28,6 @@ from xwam.model.wan import UMT5TextEncoder, UMT5TextEncoderConfig, WanAutoencode
 
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
 PARTS = ("base", "autoencoder", "text_encoder")
-
-
-class NoiseConfig(Frozen):
-    """How noise levels are drawn in training, and how many steps take the noise away."""
-
-    law: Literal["coupled", "independent", "asynchronous"] = "asynchronous"
-    clean_action_probability: float = 0.5
-    shift: float = 5.0
-    video_steps: int = 50
-    action_steps: int = 10
 
 
 class ModelConfig(Frozen):

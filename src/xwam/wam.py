@@ -20,14 +20,14 @@ from torch import Tensor, nn
 from xwam.core.streams import Batch, Streams, Velocity
 from xwam.core.types import ActionChunk, Clip, Observation, RGBDClip
 from xwam.data.transforms import ClipTransform
-from xwam.flow.levels import Fixed, Law, Schedule, forward_dynamics_schedule, law_of, policy_schedule, world_schedule
+from xwam.flow.levels import Fixed, Law, Schedule, covers, forward_dynamics_schedule, policy_schedule, world_schedule
 from xwam.flow.objective import LossWeights, counts_of, training_loss
 from xwam.flow.sampler import guided, noise_like, sample, started
 from xwam.model.autoencoders import SmallAutoencoder, SmallAutoencoderConfig
+from xwam.model.depth_stream import network_of
 from xwam.model.lora import LoraConfig, add_lora, load_lora, merge_lora
 from xwam.model.text import SmallTextEncoder, SmallTextEncoderConfig, TextEncoder
 from xwam.model.tokens import Layout
-from xwam.model.transformer import WorldActionTransformer
 from xwam.model.wan import UMT5TextEncoder, WanAutoencoder
 from xwam.saved import (
     ModelConfig,
@@ -66,7 +66,7 @@ class WorldActionModel(nn.Module):
         """
         super().__init__()
         self.config, self.embodiment = config, config.embodiment
-        self.transformer = WorldActionTransformer(config.transformer)
+        self.transformer = network_of(config.transformer)
         small = isinstance(config.autoencoder, SmallAutoencoderConfig)
         self.autoencoder = (SmallAutoencoder if small else WanAutoencoder)(config.autoencoder).requires_grad_(False)
         small = isinstance(config.text, SmallTextEncoderConfig)
@@ -74,9 +74,7 @@ class WorldActionModel(nn.Module):
             text_encoder = SmallTextEncoder(config.text) if small else UMT5TextEncoder(config.text, tokenizer)
         self.text_encoder = text_encoder
         self._embedded: dict[str, Tensor] = {}
-        noise = config.noise
-        clean = {"clean_action_probability": noise.clean_action_probability} if noise.law == "asynchronous" else {}
-        self.law = law_of(noise.law, shift=noise.shift, **clean)
+        self.law = config.noise.training_law()
         self.transform = ClipTransform(crop_ratio=config.crop_ratio, size=config.image_size, train=False)
 
     @property
@@ -102,8 +100,9 @@ class WorldActionModel(nn.Module):
         # Another kind of generator than the noise's: one seed must not give related numbers to both.
         kept = [np.random.default_rng(seed).random() >= self.config.text_dropout for seed in seeds]
         velocity = self._velocity([text if keep else "" for text, keep in zip(batch.instructions, kept, strict=True)])
-        weights = LossWeights(depth=float(self.config.transformer.has_depth))
-        return vars(training_loss(velocity, batch, law or self.law, seeds, weights, counts))
+        network = self.config.transformer
+        weights = LossWeights(depth=float(network.has_depth))
+        return vars(training_loss(velocity, batch, law or self.law, seeds, weights, counts, network.denoises_depth))
 
     def counts(self, batch: Batch, seeds: Sequence[int]) -> Int[Tensor, "4"]:
         """How many elements of each stream `loss` is a mean over; counts of the parts of a batch add up."""
@@ -153,11 +152,17 @@ class WorldActionModel(nn.Module):
     # ---- acting and imagining ------------------------------------------------------------------------------
 
     @torch.inference_mode()
-    def act(self, observations: Sequence[Observation], seeds: Sequence[int]) -> list[ActionChunk]:
-        """The next actions for each observation; a request's result depends on its own seed, not on its batch."""
+    def act(
+        self, observations: Sequence[Observation], seeds: Sequence[int], action_steps: int | None = None
+    ) -> list[ActionChunk]:
+        """The next actions for each observation; a request's result depends on its own seed, not on its batch.
+
+        `action_steps` stands in for the config's: with as many as the video's, all streams are denoised together.
+        """
         self._must_act()
         velocity = self.velocity([observation.instruction for observation in observations])
-        streams = self._sample(velocity, self._given(observations), seeds, self._schedule(world=False))
+        schedule = self._schedule(world=False, action_steps=action_steps)
+        streams = self._sample(velocity, self._given(observations), seeds, schedule)
         return [ActionChunk(actions, self.embodiment.action_period_s) for actions in self.actions_of(streams)]
 
     @torch.inference_mode()
@@ -169,13 +174,14 @@ class WorldActionModel(nn.Module):
         proprio: Float[np.ndarray, "T D"] | None = None,
         guidance_scale: float = 1.0,
         on_step: Callable[[int, Streams], None] | None = None,
+        action_steps: int | None = None,
     ) -> Dream:
         """The future that the model expects of its own actions, or, as forward dynamics, of `actions`.
 
         `proprio`, if the states that these actions lead to are known too, holds the present one and the next ones.
-        Depth is unknown everywhere if the network has none.
+        Depth is unknown everywhere if the network has none. `action_steps` is that of `act`.
         """
-        noise, schedule = self.config.noise, self._schedule(world=True)
+        noise, schedule = self.config.noise, self._schedule(world=True, action_steps=action_steps)
         known = None
         if actions is not None:
             known = self._normalised("action", actions, self.config.actions)
@@ -183,6 +189,8 @@ class WorldActionModel(nn.Module):
             if actions is None:
                 raise ValueError("proprio is given without actions: give both, or actions alone")
             schedule = forward_dynamics_schedule(noise.video_steps, noise.shift, schedule.with_depth)
+            if not covers(self.law, schedule):
+                raise ValueError(f"training under the {noise.law} law never meets clean actions: give no proprio")
         given = self._given([observation])
         if proprio is not None:
             given = replace(given, action=known, proprio=self._normalised("proprio", proprio, self.config.frames))
@@ -202,7 +210,8 @@ class WorldActionModel(nn.Module):
 
         The actions alone, as in `act`, or with `world` the clean video and depth too, as in `imagine`.
         """
-        given = replace(self._seen(batch).streams, depth=None)
+        streams = self._seen(batch).streams
+        given = replace(streams, depth=self._depth_to_denoise(streams.video))
         return self._sample(self._velocity(batch.instructions), given, seeds, self._schedule(world))
 
     def actions_of(self, streams: Streams) -> Float[np.ndarray, "B A D"]:
@@ -221,8 +230,8 @@ class WorldActionModel(nn.Module):
         rgb = rearrange(rgb, "b v c f h w -> b v f h w c").cpu().numpy()
         return rgb, None if streams.depth is None else self._depth_m(streams.depth)
 
-    def _schedule(self, world: bool) -> Schedule:
-        noise = self.config.noise
+    def _schedule(self, world: bool, action_steps: int | None = None) -> Schedule:
+        noise = self.config.noise.with_action_steps(action_steps)
         steps = (noise.video_steps, noise.action_steps, noise.shift)
         return world_schedule(*steps, self.config.transformer.has_depth) if world else policy_schedule(*steps)
 
@@ -244,6 +253,10 @@ class WorldActionModel(nn.Module):
         start = started(given, noise_like(given, seeds), schedule, **valid)
         return sample(velocity, start, schedule, **valid, known_action=known_action, on_step=on_step)
 
+    def _depth_to_denoise(self, video: Float[Tensor, "B C T V h w"]) -> Float[Tensor, "B C T V h w"] | None:
+        """A place for depth where it is denoised with the video; none of it is given."""
+        return torch.zeros_like(video) if self.config.transformer.denoises_depth else None
+
     def _given(self, observations: Sequence[Observation]) -> Streams:
         """The present as the network's streams; what is to be generated is 0."""
         config, robot = self.config, self.embodiment
@@ -252,13 +265,15 @@ class WorldActionModel(nn.Module):
         latent = self.encode(rearrange(pixels, "b v h w c -> b v c 1 h w"))
         video = latent.new_zeros(*latent.shape[:2], config.latent_frames, *latent.shape[3:])
         video[:, :, :1] = latent
+        depth = self._depth_to_denoise(video)
         if not self.acts:
             nothing = latent.new_zeros(len(observations), 0, 0)
-            return Streams(video, nothing, nothing)
+            return Streams(video, nothing, nothing, depth)
         proprio = latent.new_zeros(len(observations), config.frames, robot.proprio.width)
         now = np.stack([observation.proprio for observation in observations])
         proprio[:, 0] = torch.from_numpy(robot.proprio.normalise(now))
-        return Streams(video, latent.new_zeros(len(observations), config.actions, robot.action.width), proprio)
+        action = latent.new_zeros(len(observations), config.actions, robot.action.width)
+        return Streams(video, action, proprio, depth)
 
     def _normalised(self, name: str, rows: Float[np.ndarray, "n D"], count: int) -> Float[Tensor, "1 n width"]:
         """Given actions or proprios in the network's units, checked."""

@@ -17,7 +17,8 @@ from torch import Tensor
 class Streams:
     """Values of each stream: data, noise, a mixture of both, a velocity, or a prediction.
 
-    `depth` holds clean depth latents; it is an output of the network and a training target, never an input.
+    `depth` holds depth latents: where a branch predicts them clean, an output of the network and a training target,
+    never an input; where they are denoised with the video (`TransformerConfig.depth`), a stream like the others.
     """
 
     video: Float[Tensor, "B C T V H W"]
@@ -40,13 +41,15 @@ class NoiseLevels:
 
     Few levels are distinct in a call (clean, video's, action's), so they are stored once per sample in
     `values` and each element says which one it has; the network computes its modulation per level.
-    Row and column never matter: all tokens of a latent frame share its level, in all views.
+    Row and column never matter: all tokens of a latent frame share its level, in all views. `depth` is None where
+    depth is not denoised.
     """
 
     values: Float[Tensor, "B K"]
     video: Int[Tensor, " T"]
     action: Int[Tensor, " A"]
     proprio: Int[Tensor, " P"]
+    depth: Int[Tensor, " T"] | None = None
 
     @classmethod
     def of_elements(
@@ -60,15 +63,26 @@ class NoiseLevels:
 
     @classmethod
     def of_streams(
-        cls, video: Float[Tensor, " B"], action: Float[Tensor, " B"], frames: int, actions: int, proprios: int
+        cls,
+        video: Float[Tensor, " B"],
+        action: Float[Tensor, " B"],
+        frames: int,
+        actions: int,
+        proprios: int,
+        depth: bool = False,
     ) -> Self:
-        """One level for the video and one for actions and proprios; the first frame and first proprio are given."""
+        """One level for the video and one for actions and proprios; the first frame and first proprio are given.
+
+        Denoised `depth` shares the video's level in all frames, the first too: no camera measures it for the model.
+        """
         device = video.device
         values = torch.stack([torch.zeros_like(video), video, action], dim=1)
         video_ids = torch.ones(frames, dtype=torch.long, device=device)
+        depth_ids = video_ids.clone() if depth else None
         proprio_ids = torch.full((proprios,), 2, dtype=torch.long, device=device)
         video_ids[:1] = proprio_ids[:1] = 0
-        return cls(values, video_ids, torch.full((actions,), 2, dtype=torch.long, device=device), proprio_ids)
+        action_ids = torch.full((actions,), 2, dtype=torch.long, device=device)
+        return cls(values, video_ids, action_ids, proprio_ids, depth_ids)
 
     def of(self, stream: str) -> Float[Tensor, "B n"]:
         """Sigma of each element of `stream`."""
@@ -107,5 +121,6 @@ class Batch:
         return replace(self, **{name: x.to(device) for name, x in moved.items()})
 
 
-# velocity(noisy streams, their levels, with_depth) -> velocities of video, action and proprio; clean depth if asked
+# velocity(noisy streams, their levels, with_depth) -> velocities of video, action and proprio, and of depth if it is
+# among the noisy streams; otherwise clean depth if asked
 Velocity = Callable[[Streams, NoiseLevels, bool], Streams]

@@ -13,12 +13,14 @@ Proprioception always shares the action's level. A schedule only works with a la
 from dataclasses import dataclass
 from difflib import get_close_matches
 from itertools import pairwise
-from typing import ClassVar, get_args
+from typing import ClassVar, Literal, Self, get_args
 
 import torch
 from jaxtyping import Float
+from pydantic import model_validator
 from torch import Tensor
 
+from xwam.core.config import Frozen
 from xwam.core.streams import NoiseLevels, Streams
 
 TIMESTEPS = 1000  # the network's timestep embedding was trained on 1000 * sigma
@@ -31,10 +33,15 @@ def shifted(sigma, shift: float):
     return shift * sigma / (1 + (shift - 1) * sigma)
 
 
-def levels_of(streams: Streams, sigma_video: Float[Tensor, " B"], sigma_action: Float[Tensor, " B"]) -> NoiseLevels:
-    """The levels of all elements of `streams`: the first latent frame and the first proprio are given."""
+def levels_of(
+    streams: Streams, sigma_video: Float[Tensor, " B"], sigma_action: Float[Tensor, " B"], depth: bool = False
+) -> NoiseLevels:
+    """The levels of all elements of `streams`: the first latent frame and the first proprio are given.
+
+    With `depth`, depth is denoised too, and none of it is given.
+    """
     frames, actions, proprios = streams.video.shape[2], streams.action.shape[1], streams.proprio.shape[1]
-    return NoiseLevels.of_streams(sigma_video, sigma_action, frames, actions, proprios)
+    return NoiseLevels.of_streams(sigma_video, sigma_action, frames, actions, proprios, depth)
 
 
 # ---- training laws ---------------------------------------------------------------------------------------------
@@ -154,8 +161,8 @@ def _are_levels(*sigmas: float) -> bool:
 class Schedule:
     """A table of noise levels: step i takes the video from sigma_video[i] to [i + 1], actions and proprios likewise.
 
-    A stream that starts at 0 is given; one that reaches 0 is done, and stays. `with_depth` asks for the depth
-    latents at the last step, the one whose video is cleanest.
+    A stream that starts at 0 is given; one that reaches 0 is done, and stays. Denoised depth goes with the video.
+    `with_depth` asks a depth branch for the latents at the last step, the one whose video is cleanest.
     """
 
     sigma_video: tuple[float, ...]
@@ -176,11 +183,16 @@ class Schedule:
 
     def sigmas(self, stream: str) -> tuple[float, ...]:
         """The exact levels of `stream`, which the solver integrates over; the first and last included."""
-        return self.sigma_video if stream == "video" else self.sigma_action
+        return self.sigma_video if stream in ("video", "depth") else self.sigma_action
 
     def network_levels(self, step: int) -> tuple[float, float]:
         """Video's and action's level as the network is told at `step`: whole timesteps, as the reference has it."""
         return timestep(self.sigma_video[step]) / TIMESTEPS, timestep(self.sigma_action[step]) / TIMESTEPS
+
+
+def covers(law: Law, schedule: Schedule) -> bool:
+    """Whether training under the law has met every pair of levels that the schedule walks through."""
+    return all(law.supports(*schedule.network_levels(step)) for step in range(schedule.steps))
 
 
 def timestep(sigma: float) -> int:
@@ -224,3 +236,34 @@ def forward_dynamics_schedule(video_steps: int = 50, shift: float = 5.0, with_de
 def inverse_dynamics_schedule(action_steps: int = 10, shift: float = 5.0) -> Schedule:
     """The actions and proprios behind a given video; outside the asynchronous law."""
     return Schedule((0.0,) * (action_steps + 1), descent(action_steps, shift))
+
+
+# ---- settings ---------------------------------------------------------------------------------------------------
+
+
+class NoiseConfig(Frozen):
+    """How noise levels are drawn in training, and how many steps take the noise away.
+
+    Sampling is synchronous where actions take as many steps as the video; the coupled law allows nothing else.
+    """
+
+    law: Literal["coupled", "independent", "asynchronous"] = "asynchronous"
+    clean_action_probability: float = 0.5
+    shift: float = 5.0
+    video_steps: int = 50
+    action_steps: int = 10
+
+    @model_validator(mode="after")
+    def _samples_what_it_trains(self) -> Self:
+        if not covers(self.training_law(), world_schedule(self.video_steps, self.action_steps, self.shift)):
+            steps = f"{self.action_steps} action steps beside {self.video_steps} of the video"
+            raise ValueError(f"training under the {self.law} law never meets {steps}: give both the same number")
+        return self
+
+    def training_law(self) -> Law:
+        clean = {"clean_action_probability": self.clean_action_probability} if self.law == "asynchronous" else {}
+        return law_of(self.law, shift=self.shift, **clean)
+
+    def with_action_steps(self, steps: int | None) -> Self:
+        """The same with another number of action steps, if one is given."""
+        return self if steps is None else self.parse({**self.model_dump(), "action_steps": steps})

@@ -24,7 +24,7 @@ class LossWeights:
 
 @dataclass(frozen=True)
 class Losses:
-    """Mean squared errors, unweighted: of velocities, and of depth's clean latent; `total` is their weighted sum."""
+    """Mean squared errors, unweighted: of velocities, and of a branch's clean depth; `total` is their weighted sum."""
 
     video: Float[Tensor, ""]
     action: Float[Tensor, ""]
@@ -34,22 +34,27 @@ class Losses:
 
 
 def corrupt(clean: Streams, noise: Streams, levels: NoiseLevels) -> Streams:
-    """x = (1 - sigma) * clean + sigma * noise, each element at its own level; depth is never an input."""
+    """x = (1 - sigma) * clean + sigma * noise, each element at its own level; depth only where it has a level."""
 
     def mixed(name: str) -> Tensor:
         x, sigma = getattr(clean, name), _spread(levels.of(name), name)
         return (1 - sigma) * x + sigma * getattr(noise, name)
 
-    return Streams(video=mixed("video"), action=mixed("action"), proprio=mixed("proprio"))
+    return Streams(
+        video=mixed("video"),
+        action=mixed("action"),
+        proprio=mixed("proprio"),
+        depth=None if levels.depth is None else mixed("depth"),
+    )
 
 
-def targets_of(clean: Streams, noise: Streams) -> Streams:
-    """What the network should answer: velocities noise - clean, and the clean depth latent itself."""
+def targets_of(clean: Streams, noise: Streams, denoise_depth: bool = False) -> Streams:
+    """What the network should answer: velocities noise - clean, and of depth that is not denoised, the clean latent."""
     return Streams(
         video=noise.video - clean.video,
         action=noise.action - clean.action,
         proprio=noise.proprio - clean.proprio,
-        depth=clean.depth,
+        depth=noise.depth - clean.depth if denoise_depth else clean.depth,
     )
 
 
@@ -85,21 +90,22 @@ def training_loss(
     seeds: Sequence[int],
     weights: LossWeights = LossWeights(),
     counts: Int[Tensor, "4"] | None = None,
+    denoise_depth: bool = False,
 ) -> Losses:
     """The loss of one batch; what is random in sample b comes from seeds[b] alone.
 
-    The first latent frame and first proprio are given. Depth is asked for if any of it counts and the loss weighs it.
-    `counts` is that of `losses`.
+    The first latent frame and first proprio are given. Depth goes in noisy with `denoise_depth`; otherwise a branch is
+    asked for it if any of it counts and the loss weighs it. `counts` is that of `losses`.
     """
     generators = generators_of(batch.streams, seeds)
-    levels = _levels(batch, law, generators)
+    levels = _levels(batch, law, generators, denoise_depth)
     counts = counts_at(batch, levels) if counts is None else counts
     with_depth = weights.depth > 0 and bool(counts[COUNTED.index("depth")] > 0)
-    if with_depth and batch.streams.depth is None:
+    if (with_depth or denoise_depth) and batch.streams.depth is None:
         batch = _with_unknown_depth(batch)
-    noise = _noise(batch, generators)
+    noise = _noise(batch, generators, denoise_depth)
     prediction = velocity(corrupt(batch.streams, noise, levels), levels, with_depth)
-    return losses(prediction, targets_of(batch.streams, noise), batch, levels, weights, counts)
+    return losses(prediction, targets_of(batch.streams, noise, denoise_depth), batch, levels, weights, counts)
 
 
 def counts_of(batch: Batch, law: Law, seeds: Sequence[int]) -> Int[Tensor, "4"]:
@@ -124,27 +130,27 @@ def _counting(batch: Batch, levels: NoiseLevels) -> dict[str, Bool[Tensor, "..."
     return dict(zip(COUNTED, counting, strict=True))
 
 
-def _levels(batch: Batch, law: Law | Fixed, generators: Sequence[torch.Generator]) -> NoiseLevels:
+def _levels(batch: Batch, law: Law | Fixed, generators: Sequence[torch.Generator], depth: bool = False) -> NoiseLevels:
     video, action = zip(*(law.draw(1, generator) for generator in generators), strict=True)
     device = batch.streams.action.device
-    return levels_of(batch.streams, torch.cat(video).to(device), torch.cat(action).to(device))
+    return levels_of(batch.streams, torch.cat(video).to(device), torch.cat(action).to(device), depth)
 
 
 def _with_unknown_depth(batch: Batch) -> Batch:
-    """A part without depth of a batch with it: it runs the depth branch too, as ranks that share a batch all must."""
+    """A part without depth of a batch with it: it makes depth too, as ranks that share a batch all must."""
     streams = replace(batch.streams, depth=torch.zeros_like(batch.streams.video))
     return replace(batch, streams=streams, depth_valid=torch.zeros_like(batch.depth_valid))
 
 
-def _noise(batch: Batch, generators: Sequence[torch.Generator]) -> Streams:
+def _noise(batch: Batch, generators: Sequence[torch.Generator], depth: bool) -> Streams:
     """Gaussian noise, but 0 at invalid entries: they are 0 at every level, in training as in sampling."""
-    noise = noise_from(generators, batch.streams)
+    noise = noise_from(generators, batch.streams if depth else replace(batch.streams, depth=None))
     return replace(noise, action=noise.action * batch.action_valid, proprio=noise.proprio * batch.proprio_valid)
 
 
 def _spread(values: Float[Tensor, "B n"], stream: str) -> Tensor:
     """One value an element in time, in a shape that broadcasts over the stream's other axes."""
-    return values[:, None, :, None, None, None] if stream == "video" else values[:, :, None]
+    return values[:, None, :, None, None, None] if stream in ("video", "depth") else values[:, :, None]
 
 
 def _square_sum(x: Tensor, y: Tensor, counting: Bool[Tensor, "..."]) -> Float[Tensor, ""]:

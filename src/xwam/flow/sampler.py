@@ -15,7 +15,13 @@ from xwam.core.streams import NoiseLevels, Streams, Velocity
 from xwam.flow.levels import Schedule, levels_of
 from xwam.flow.solvers import Past, Solver, unipc
 
-SAMPLED = ("action", "proprio", "video")  # in the order that noise is drawn: actions do not depend on the video's size
+# In the order that noise is drawn: actions do not depend on the video's size, nor anything on whether there is depth.
+SAMPLED = ("action", "proprio", "video", "depth")
+
+
+def sampled(streams: Streams) -> tuple[str, ...]:
+    """The streams that are denoised: all that are there."""
+    return tuple(name for name in SAMPLED if getattr(streams, name) is not None)
 
 
 def noise_like(streams: Streams, seeds: Sequence[int]) -> Streams:
@@ -36,7 +42,7 @@ def generators_of(streams: Streams, seeds: Sequence[int]) -> list[torch.Generato
 def noise_from(generators: Sequence[torch.Generator], streams: Streams) -> Streams:
     """Gaussian noise of the streams' shapes, of each sample from its own generator."""
     drawn = {}
-    for name in SAMPLED:
+    for name in sampled(streams):
         like = getattr(streams, name)
         samples = [torch.randn(like.shape[1:], generator=generator) for generator in generators]
         drawn[name] = torch.stack(samples).to(like)
@@ -54,10 +60,11 @@ def started(
 
     `given` holds the first latent frame, the first proprio and whatever stream the schedule starts clean; its
     other values are not read, except that invalid entries stay as they are there (0 by the embodiment's rule).
+    It has depth, of any value, if depth is to be denoised.
     """
     free = _free(given, action_valid, proprio_valid)
     parts = {}
-    for name in SAMPLED:
+    for name in sampled(given):
         kept = getattr(given, name)
         moves = schedule.sigmas(name)[0] > 0
         parts[name] = torch.where(free[name], getattr(noise, name), kept) if moves else kept
@@ -78,28 +85,29 @@ def sample(
     """Walks `start` down the schedule; returns every stream at the schedule's last level, and depth if it asks.
 
     The first latent frame, the first proprio and invalid entries stay bit for bit as they start: the loss never
-    taught the network a velocity there. Depth comes from the last step, at that step's input.
+    taught the network a velocity there. Depth is denoised if it is in `start`; otherwise it comes from the last step,
+    at that step's input.
     With `known_action`, actions do not follow the network but the straight path from their noise to what is known,
     so that states and video are drawn for these actions, at pairs of levels that training has met.
     `on_step(step, streams)` is called after each step.
     """
     free = _free(start, action_valid, proprio_valid)
-    now = replace(start, depth=None)
+    now, names = start, sampled(start)
     if known_action is not None:
         now = replace(now, action=_on_path(known_action, start.action, schedule.sigma_action[0]))
-    pasts: dict[str, Past] = dict.fromkeys(SAMPLED, ())
+    pasts: dict[str, Past] = dict.fromkeys(names, ())
     for step in range(schedule.steps):
         with_depth = schedule.with_depth and step == schedule.steps - 1
         predicted = velocity(now, _levels(now, schedule, step), with_depth)
-        moved = {}
-        for name in SAMPLED:
+        moved = {} if "depth" in names else {"depth": predicted.depth if with_depth else None}
+        for name in names:
             sigma, sigma_next = schedule.sigmas(name)[step : step + 2]
             if sigma == 0:
                 continue
             before = getattr(now, name)
             after, pasts[name] = solver(before, getattr(predicted, name), sigma, sigma_next, pasts[name])
             moved[name] = torch.where(free[name], after, before)
-        now = replace(now, depth=predicted.depth if with_depth else None, **moved)
+        now = replace(now, **moved)
         if on_step is not None:
             on_step(step, now)
     return now
@@ -108,7 +116,7 @@ def sample(
 def guided(conditional: Velocity, unconditional: Velocity, guidance_scale: float) -> Velocity:
     """Classifier-free guidance (arXiv 2207.12598): unconditional + scale * (conditional - unconditional).
 
-    Depth is a prediction of the clean latent, not a velocity: the conditional one is taken as it is.
+    A branch's depth is a prediction of the clean latent, not a velocity: the conditional one is taken as it is.
     """
     if guidance_scale == 1:
         return conditional
@@ -116,7 +124,8 @@ def guided(conditional: Velocity, unconditional: Velocity, guidance_scale: float
     def velocity(noisy: Streams, levels: NoiseLevels, with_depth: bool) -> Streams:
         with_text = conditional(noisy, levels, with_depth)
         without = unconditional(noisy, levels, False)
-        mixed = {name: torch.lerp(getattr(without, name), getattr(with_text, name), guidance_scale) for name in SAMPLED}
+        names = sampled(noisy)
+        mixed = {name: torch.lerp(getattr(without, name), getattr(with_text, name), guidance_scale) for name in names}
         return replace(with_text, **mixed)
 
     return velocity
@@ -129,7 +138,7 @@ def _on_path(clean: Tensor, noise: Tensor, sigma: float) -> Tensor:
 def _levels(streams: Streams, schedule: Schedule, step: int) -> NoiseLevels:
     samples, device = len(streams.action), streams.action.device
     video, action = (torch.full((samples,), sigma, device=device) for sigma in schedule.network_levels(step))
-    return levels_of(streams, video, action)
+    return levels_of(streams, video, action, depth=streams.depth is not None)
 
 
 def _free(
@@ -144,4 +153,5 @@ def _free(
         "video": later_frames[:, None, None, None],
         "action": everywhere if action_valid is None else action_valid,
         "proprio": later_proprios[:, None] & (everywhere if proprio_valid is None else proprio_valid),
+        "depth": everywhere,
     }

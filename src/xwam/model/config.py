@@ -16,7 +16,8 @@ class TransformerConfig(Frozen):
     ffn_width: int
     heads: int
     blocks: int
-    depth_blocks: int = 0  # the last so many blocks have a twin for depth; 0: no depth
+    depth: Literal["branch", "channels", "sequence"] = "branch"  # whether depth is regressed beside the trunk or in it
+    depth_blocks: int = 0  # of the branch: the last so many blocks have a twin for depth; 0: no depth
     views: int  # at most; a call may bring fewer
     latent_channels: int
     patch: tuple[int, int, int] = (1, 2, 2)  # latent frames, rows and columns of a token
@@ -38,6 +39,10 @@ class TransformerConfig(Frozen):
         if (self.action_width == 0) != (self.proprio_width == 0):
             widths = f"action_width is {self.action_width} and proprio_width {self.proprio_width}"
             raise ValueError(f"{widths}; give both, or 0 for both: a video prior")
+        if self.denoises_depth and self.depth_blocks:
+            raise ValueError(
+                f"depth is denoised as {self.depth} and needs no depth_blocks, which is for the branch: give 0"
+            )
         if self.patch[0] != 1:
             raise ValueError(
                 f"patch is {self.patch}; a token covers one latent frame, because each has its noise level"
@@ -50,8 +55,13 @@ class TransformerConfig(Frozen):
         return self.action_width > 0
 
     @property
+    def denoises_depth(self) -> bool:
+        """Whether depth is a stream that goes in noisy, as the video does, and not what a branch makes of the trunk."""
+        return self.depth != "branch"
+
+    @property
     def has_depth(self) -> bool:
-        return self.depth_blocks > 0
+        return self.denoises_depth or self.depth_blocks > 0
 
     @property
     def head_width(self) -> int:

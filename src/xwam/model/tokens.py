@@ -75,8 +75,9 @@ def unpatchify(
 
 
 def level_of_token(levels: NoiseLevels, layout: Layout) -> Int[Tensor, " N"]:
-    """Which of the distinct noise levels each token stands at."""
-    return torch.cat([levels.video.repeat_interleave(layout.frame), levels.action, levels.proprio])
+    """Which of the distinct noise levels each token stands at; those of video are of frames, or of views of frames."""
+    video = levels.video.repeat_interleave(layout.video // len(levels.video))
+    return torch.cat([video, levels.action, levels.proprio])
 
 
 def positions(layout: Layout, actions_per_frame: int) -> Float[Tensor, "N 3"]:
