@@ -21,7 +21,7 @@ SOURCE = ROOT / "src"
 LAYERS = (
     ("__init__", "__main__"),
     ("cli",),
-    ("demo", "convert", "doctor"),
+    ("demo", "convert", "doctor", "ablation"),
     ("recipes", "evaluate", "encode", "show"),
     ("train",),
     ("wam", "sim"),

@@ -88,6 +88,7 @@ def test_encode_makes_what_training_takes(home, tmp_path, capsys):
         (("record", "--tasks", "metaworld/fly-v3", "--workers", "1", "--episodes", "1"), "has no task 'fly-v3'"),
         (("record", "--tasks", "fly", "--workers", "1", "--episodes", "1"), "unknown environment 'fly'"),
         (("stats", "nowhere"), "nowhere"),
+        (("ablate", "--rows", "depth"), "no row 'depth'; there are no depth, channel"),
         (("encode", "tiny-autoencoder"), "an autoencoder trains on pixels, not on latents"),
         (("encode", "tiny", "--engine", "ray", "--dataset", "nowhere"), "pip install ray"),
         (("convert", "nowhere", "out"), "no checkpoint at nowhere"),

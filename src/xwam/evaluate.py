@@ -3,7 +3,7 @@
 import atexit
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from statistics import fmean
 
@@ -39,14 +39,15 @@ FILM_EVERY, FILM_FPS = 4, 20
 
 @dataclass(frozen=True)
 class Job:
-    """One episode for one process."""
+    """One episode for one process; `action_steps` is that of `WorldActionModel.act`."""
 
     checkpoint: Path
     task: str
     seed: int
     execute: int
-    film_every: int | None
+    film_every: int | None = None
     device: str = "cpu"
+    action_steps: int | None = None
 
 
 def evaluate_success(
@@ -67,7 +68,7 @@ def evaluate_success(
     done: list[Rollout] = []
     with progress_bar() as progress:
         bar = progress.add_task("Episodes", total=len(jobs))
-        for result in in_processes(workers, _single_threaded)(_run, [(job,) for job in jobs]):
+        for result in in_processes(workers, _single_threaded)(play, [(job,) for job in jobs]):
             done.append(result)
             solved = sum(r.success for r in done)
             progress.update(bar, advance=1, description=f"Episodes ({solved} of {len(done)} solved)")
@@ -91,17 +92,23 @@ def _model(checkpoint: Path, device: str) -> WorldActionModel:
 
 
 @cache
-def _environment(task: str, checkpoint: Path, device: str):
-    model = _model(checkpoint, device)
-    environment = make_environment(task, *model.config.image_size)
-    environment.embodiment.check_same_robot(model.embodiment)
+def _environment(task: str, height: int, width: int) -> Environment:
+    environment = make_environment(task, height, width)
     atexit.register(environment.close)
     return environment
 
 
-def _run(job: Job) -> Rollout:
-    model, environment = _model(job.checkpoint, job.device), _environment(job.task, job.checkpoint, job.device)
-    queue = ChunkQueue(ModelPolicy(model.act, job.seed), job.execute)
+def _opened(job: Job) -> tuple[WorldActionModel, Environment]:
+    model = _model(job.checkpoint, job.device)
+    environment = _environment(job.task, *model.config.image_size)
+    environment.embodiment.check_same_robot(model.embodiment)
+    return model, environment
+
+
+def play(job: Job) -> Rollout:
+    """A model's episode in closed loop."""
+    model, environment = _opened(job)
+    queue = ChunkQueue(ModelPolicy(partial(model.act, action_steps=job.action_steps), job.seed), job.execute)
     return rollout(environment, queue, job.seed, film_every=job.film_every)
 
 
@@ -181,19 +188,21 @@ def evaluate_dreams(
     checkpoint: Path, tasks: Sequence[str], seeds: Sequence[int], workers: int, device: str = "cpu"
 ) -> list[Imagined]:
     """Imagines three moments in an undisturbed expert episode of every task for each seed."""
-    jobs = [Job(checkpoint, task, seed, execute=1, film_every=None, device=device) for seed in seeds for task in tasks]
+    jobs = [Job(checkpoint, task, seed, execute=1, device=device) for seed in seeds for task in tasks]
     imagined = []
     with progress_bar() as progress:
         bar = progress.add_task("Dreams", total=len(jobs))
-        for done in in_processes(workers, _single_threaded)(_imagine, [(job,) for job in jobs]):
+        for done in in_processes(workers, _single_threaded)(dream, [(job,) for job in jobs]):
             imagined.extend(done)
             progress.advance(bar)
     return imagined
 
 
-def _imagine(job: Job) -> list[Imagined]:
-    model, environment = _model(job.checkpoint, job.device), _environment(job.task, job.checkpoint, job.device)
-    return [imagine(model, m) for m in moments_of(environment, job.seed, model.config.frames, MOMENT_SHARES)]
+def dream(job: Job) -> list[Imagined]:
+    """Three moments of an expert's episode, each imagined."""
+    model, environment = _opened(job)
+    moments = moments_of(environment, job.seed, model.config.frames, MOMENT_SHARES)
+    return [imagine(model, moment, action_steps=job.action_steps) for moment in moments]
 
 
 # ---- the verb --------------------------------------------------------------------------------------------------

@@ -54,6 +54,18 @@ def nano(dataset: Path, autoencoder: Path) -> ModelRun:
     )
 
 
+def nano_ablation(dataset: Path, autoencoder: Path) -> ModelRun:
+    """What the rows of an ablation share: nano at a third of its size, a quarter of an hour on one CPU core."""
+    run = nano(dataset, autoencoder)
+    sizes = {"width": 128, "ffn_width": 512, "heads": 4, "blocks": 4, "depth_blocks": 1}
+    network, noise = run.model.transformer.model_copy(update=sizes), NoiseConfig(shift=3.0)
+    train = TrainConfig(
+        steps=1500, learning_rate=1.5e-3, warmup_steps=50, ema_decay=0.995, validate_every=500, save_every=250
+    )
+    model = run.model.model_copy(update={"transformer": network, "noise": noise})
+    return run.model_copy(update={"model": model, "train": train, "batch_size": 32})
+
+
 def wan22_5b_robocasa() -> ModelConfig:
     """The released X-WAM model of RoboCasa, 6.7 B parameters over Wan2.2-TI2V-5B's autoencoder and UMT5-XXL."""
     robot, codec, text = robocasa(), WanAutoencoderConfig(), UMT5TextEncoderConfig()
@@ -147,6 +159,7 @@ RECIPES: dict[str, Callable[[Path, Path], AutoencoderRun | ModelRun]] = {
     "nano-autoencoder": nano_autoencoder,
     "nano-prior": nano_prior,
     "nano": nano,
+    "nano-ablation": nano_ablation,
     "tiny-autoencoder": tiny_autoencoder,
     "tiny-prior": tiny_prior,
     "tiny": tiny,

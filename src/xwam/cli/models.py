@@ -127,6 +127,60 @@ def export_weights(
 
 
 @app.command
+def ablate(
+    dataset: Path = DATASET,
+    autoencoder: Path = Path("runs/nano-autoencoder"),
+    out: Path = Path("runs/ablation"),
+    results: Path = Path("docs/results"),
+    recipe: str = "nano-ablation",
+    rows: tuple[str, ...] = (),
+    seeds: tuple[int, ...] = (0, 1, 2),
+    tasks: tuple[str, ...] = TASKS,
+    episodes: int = 5,
+    dreams: int = 1,
+    workers: int = 2,
+    lpips: Path | None = None,
+    set: UseAppendAction[tuple[str, ...]] = (),
+) -> None:
+    """Train and score variants of depth, noise and sampling alike, and write what makes a difference as a table.
+
+    Stop it at any time: the same command goes on. A night on two CPU cores as it is; docs/ablation.md tells more.
+
+    Args:
+        dataset: Folder of the dataset.
+        autoencoder: Folder of the autoencoder's run, which all rows share.
+        out: Folder for the runs and their scores.
+        results: Folder for ablation.md and ablation.json.
+        recipe: What all rows share.
+        rows: Names of the rows to compare, all if not given; a wrong name lists them.
+        seeds: One training of each row for each of them.
+        tasks: Environments, as world/task, or groups of them: metaworld/mt10, metaworld/mt50.
+        episodes: Closed-loop episodes of each task for each seed.
+        dreams: Unseen expert episodes of each task to imagine three moments of, for each seed.
+        workers: Processes that train and score at the same time, each with one thread.
+        lpips: Folder of LPIPS's published weights (docs/ablation.md); without it LPIPS is not measured.
+        set: Overrides of single settings of the recipe, such as --set train.steps=100; may be repeated.
+    """
+    import sys
+    from datetime import date
+
+    from xwam.ablation.report import ablate as compare
+    from xwam.ablation.rows import AblationConfig
+    from xwam.recipes import configured
+    from xwam.sim.env import tasks_of
+    from xwam.train.trainer import UNFINISHED
+
+    base = configured(recipe, dataset, autoencoder, set)
+    scored = {"tasks": tasks_of(tasks), "episodes": episodes, "dreams": dreams}
+    config = AblationConfig(base=base, seeds=seeds, **scored, lpips=None if lpips is None else str(lpips.absolute()))
+    chosen = config.only(rows) if rows else config
+    written = compare(chosen, out, results, workers, date.today().isoformat(), sys.argv[1:])
+    if written is None:
+        raise SystemExit(UNFINISHED)
+    print(f"Written: {written}")
+
+
+@app.command
 def convert(source: Positional[Path], out: Positional[Path], model: str | None = None) -> None:
     """Convert a published X-WAM checkpoint to safetensors, or such a folder back, without loss.
 

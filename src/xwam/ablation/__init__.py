@@ -1,0 +1,1 @@
+"""`xwam ablate`: variants trained and scored alike, in one table."""
