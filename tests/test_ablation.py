@@ -231,7 +231,8 @@ def test_a_comparison_that_was_broken_off_goes_on_and_ends_as_one_that_was_not(h
     rows = whole["rows"]
     assert list(rows) == list(TOLD) and rows[BASE]["success"]["by_seed"].keys() == {"0", "1"}
     assert "all/every/abs_rel" in rows[BASE] and "all/every/abs_rel" not in rows["no depth"]
-    assert [c["against"] for c in whole["comparisons"]] == ["no depth", "sequence concatenation", "ANS, synchronous"]
+    against = [comparison["against"] for comparison in whole["comparisons"]]
+    assert against == ["no depth", "no depth", "sequence concatenation", "ANS, synchronous"]
     page = (home / "whole-results" / "ablation.md").read_text()
     assert "by `xwam ablate --dataset data`" in page and str(home) not in page
     assert str(home) not in (home / "whole-results" / "ablation.json").read_text()

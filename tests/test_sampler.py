@@ -134,6 +134,23 @@ def test_a_linear_field_is_integrated_as_by_hand(solver):
 
 
 @pytest.mark.parametrize("solver", [euler, unipc])
+def test_denoised_depth_walks_the_videos_levels_from_its_first_frame_on(solver):
+    def velocity(noisy, levels, with_depth):
+        assert torch.equal(levels.of("depth"), levels.of("video")[:, 1:2].expand(-1, 3))
+        return noisy.map(torch.neg)
+
+    schedule, plain = world_schedule(6, 3), streams()
+    start = start_of(replace(plain, depth=torch.full_like(plain.video, 7.0)), schedule)
+    for name in NAMES:
+        assert torch.equal(getattr(start, name), getattr(start_of(plain, schedule), name)), "as without depth"
+    walked, past = start.depth, ()
+    for sigma, sigma_next in pairwise(schedule.sigma_video):
+        walked, past = solver(walked, -walked, sigma, sigma_next, past)
+    assert walked.abs().max() < 7, "what was given of depth is not read"
+    torch.testing.assert_close(sample(velocity, start, schedule, solver).depth, walked)
+
+
+@pytest.mark.parametrize("solver", [euler, unipc])
 def test_many_steps_reach_the_exact_solution_of_a_linear_field(solver):
     """dx / d sigma = x, so x(0) = exp(-sigma_start) x(sigma_start)."""
 
