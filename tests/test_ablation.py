@@ -19,9 +19,9 @@ from xwam.model.autoencoders import SmallAutoencoder, SmallAutoencoderConfig
 from xwam.model.config import TransformerConfig
 from xwam.model.text import SmallTextEncoderConfig
 from xwam.recipes import configured
+from xwam.saved import ModelConfig, NoiseConfig
 from xwam.train.runs import DataConfig, ModelRun
 from xwam.train.trainer import TrainConfig
-from xwam.wam import ModelConfig, NoiseConfig
 
 CODEC = SmallAutoencoderConfig(channels=8, widths=(8, 8, 8))
 TOLD = ("no depth", "sequence concatenation", BASE, "ANS, synchronous")
