@@ -15,7 +15,7 @@ from rich.table import Table
 
 from xwam.core.embodiment import Embodiment
 from xwam.core.success import SuccessRate, pooled
-from xwam.core.types import Observation, RGBDClip
+from xwam.core.types import Dream, Observation, RGBDClip
 from xwam.data.episodes import Episode
 from xwam.data.layout import write_json
 from xwam.data.processes import in_processes, progress_bar
@@ -27,7 +27,7 @@ from xwam.scene.metrics import evaluate as score
 from xwam.sim.env import Environment, difficulties_of, make_environment
 from xwam.sim.record import FIRST_EVALUATION_SEED, demonstrate
 from xwam.sim.rollout import Rollout, rollout
-from xwam.wam import Dream, WorldActionModel
+from xwam.wam import WorldActionModel
 
 # Dreams start from other episodes than closed-loop evaluation plays.
 FIRST_DREAM_SEED = 2 * FIRST_EVALUATION_SEED

@@ -7,7 +7,7 @@ save, load
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Self
 
@@ -18,7 +18,7 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor, nn
 
 from xwam.core.streams import Batch, Streams, Velocity
-from xwam.core.types import ActionChunk, Clip, Observation, RGBDClip
+from xwam.core.types import ActionChunk, Clip, Dream, Observation, RGBDClip
 from xwam.data.transforms import ClipTransform
 from xwam.flow.levels import Fixed, Law, Schedule, covers, forward_dynamics_schedule, policy_schedule, world_schedule
 from xwam.flow.objective import LossWeights, counts_of, training_loss
@@ -45,15 +45,6 @@ from xwam.saved import (
 # Depth that decodes to the far end of a camera's range may be any distance beyond it: unknown.
 FAR_SHARE = 0.98
 KEPT_INSTRUCTIONS = 256
-
-
-@dataclass(frozen=True)
-class Dream:
-    """An imagined future: what the cameras would see, and the actions and states that lead through it."""
-
-    scene: RGBDClip
-    chunk: ActionChunk
-    proprio: Float[np.ndarray, "T D"]
 
 
 class WorldActionModel(nn.Module):

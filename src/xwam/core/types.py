@@ -57,6 +57,15 @@ class RGBDClip:
 
 
 @dataclass(frozen=True)
+class Dream:
+    """An imagined future: what the cameras would see, and the actions and states that lead through it."""
+
+    scene: RGBDClip
+    chunk: ActionChunk
+    proprio: Float[np.ndarray, "T D"]
+
+
+@dataclass(frozen=True)
 class Clip:
     """A training sample: T frames of every camera, T proprios, and the actions between the first and last frame.
 
