@@ -1,0 +1,357 @@
+"""A training step against one as X-WAM's reference takes it; and on a GPU, how much of the card the 5 B step uses.
+
+    python benchmarks/training.py [--rounds 12] [--json OUT]
+    python benchmarks/training.py --gpu [--batch 8] [--json OUT]
+
+The first compares, at a reduced size of Wan2.2's parts and in float32, the plain step with ours from pixels, whose
+texts are encoded ahead, and with ours from latents. All three give the same loss, which is checked first. They
+alternate, and a ratio is that of two times of a round. Memory is that of a process of its own for each.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, replace
+from datetime import date
+from pathlib import Path
+
+import numpy as np
+import torch
+from plain_training import PlainNetwork, encoded, read_texts
+from torch import Tensor, nn
+from torch.autograd.graph import saved_tensors_hooks
+from torch.utils.flop_counter import FlopCounterMode
+
+from xwam.core.streams import Batch, NoiseLevels, Streams
+from xwam.flow.levels import Asynchronous
+from xwam.flow.objective import training_loss
+from xwam.model.config import TransformerConfig
+from xwam.model.transformer import WorldActionTransformer
+from xwam.model.wan import UMT5TextEncoder, UMT5TextEncoderConfig, WanAutoencoder, WanAutoencoderConfig
+from xwam.recipes import wan22_5b_robocasa
+from xwam.train.parallel import prepare_blocks
+from xwam.wam import ModelConfig
+
+RESULTS = Path(__file__).parent / "results"
+WAYS = ("plain", "pixels", "latents")
+LAW = Asynchronous()
+FULL = wan22_5b_robocasa()
+
+
+def reduced(image: tuple[int, int] = (128, 160), **sizes: int) -> ModelConfig:
+    """The released model, each part so much smaller that the parts keep about the same shares of a step."""
+    text = UMT5TextEncoderConfig(vocab_size=512, d_model=192, d_kv=32, d_ff=480, num_layers=4, num_heads=6, tokens=128)
+    small = {"width": 192, "ffn_width": 896, "heads": 6, "blocks": 6, "depth_blocks": 2}
+    small |= {"text_width": text.d_model, "text_tokens": text.tokens, **sizes}
+    parts = {
+        "transformer": FULL.transformer.model_copy(update=small),
+        "autoencoder": WanAutoencoderConfig(base_dim=16, decoder_base_dim=8),
+        "text": text,
+        "image_size": image,
+    }
+    return FULL.model_copy(update=parts)
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """A batch of which video and depth are pixels, one of which they are latents, and its texts both ways."""
+
+    pixels: Batch | None
+    latents: Batch
+    ids: Tensor
+    mask: Tensor
+    text: Tensor
+
+
+class Training:
+    """The networks of a step, its optimizer, and its inputs."""
+
+    def __init__(self, way: str, config: ModelConfig, batch: int):
+        torch.manual_seed(0)
+        self.way, self.steps = way, 0
+        self.network = awake(WorldActionTransformer(config.transformer))
+        self.plain = PlainNetwork(self.network)
+        self.autoencoder = None if way == "latents" else WanAutoencoder(config.autoencoder)
+        self.text_encoder = UMT5TextEncoder(config.text) if way == "plain" else None
+        self.optimizer = torch.optim.AdamW(self.network.parameters(), lr=1e-4, fused=True)
+        inputs = random_inputs(config, batch)
+        self.inputs = replace(inputs, pixels=None) if way == "latents" else inputs
+
+    def loss(self) -> Tensor:
+        inputs, batch = self.inputs, self.inputs.latents
+        if self.way != "latents":
+            batch = encoded(self.autoencoder, inputs.pixels)
+        text = inputs.text if self.text_encoder is None else read_texts(self.text_encoder, inputs.ids, inputs.mask)
+        network = self.plain if self.way == "plain" else self.network
+
+        def velocity(noisy: Streams, levels: NoiseLevels, with_depth: bool) -> Streams:
+            return network(noisy, levels, text, with_depth)
+
+        first = self.steps * len(batch)
+        return training_loss(velocity, batch, LAW, range(first, first + len(batch))).total
+
+    def step(self) -> float:
+        loss = self.loss()
+        loss.backward()
+        nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        self.steps += 1
+        return loss.item()
+
+
+def trainings(config: ModelConfig, batch: int) -> dict[str, Training]:
+    """Each way with the same weights and, where one has made latents and texts ahead, with those of the plain way."""
+    found = {way: Training(way, config, batch) for way in WAYS}
+    plain = found["plain"]
+    found["pixels"].autoencoder = plain.autoencoder
+    for training in found.values():
+        training.network.load_state_dict(plain.network.state_dict())
+        given = plain.inputs
+        text = read_texts(plain.text_encoder, given.ids, given.mask)
+        training.inputs = replace(given, latents=encoded(plain.autoencoder, given.pixels), text=text)
+    return found
+
+
+def awake(network: WorldActionTransformer) -> WorldActionTransformer:
+    """With weights that matter everywhere: as made, the network's last layers are 0."""
+    for parameter in network.parameters():
+        nn.init.normal_(parameter, std=0.02)
+    return network
+
+
+def random_inputs(config: ModelConfig, batch: int, device: str = "cpu") -> Inputs:
+    c, (height, width) = config.transformer, config.image_size
+    stride = 2 ** len(config.autoencoder.dim_mult)
+    generator = None if device == "meta" else torch.Generator(device).manual_seed(0)
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(batch, *shape, generator=generator, device=device)
+
+    latent = (c.latent_channels, config.latent_frames, c.views, height // stride, width // stride)
+    action, proprio = normal(config.actions, c.action_width), normal(config.frames, c.proprio_width)
+    streams = Streams(normal(*latent), action, proprio, normal(*latent))
+    known = {name: torch.ones_like(x, dtype=torch.bool) for name, x in vars(streams).items()}
+    latents = Batch(streams, known["action"], known["proprio"], known["depth"][:, 0], ("",) * batch)
+    video = (3, config.frames, c.views, height, width)
+    pixels = replace(streams, video=normal(*video).tanh(), depth=normal(*video).tanh())
+    ids = torch.arange(batch * c.text_tokens, device=device).view(batch, -1) % config.text.vocab_size
+    mask = (torch.arange(c.text_tokens, device=device) < 20).long().expand(batch, -1)
+    return Inputs(replace(latents, streams=pixels), latents, ids, mask, normal(c.text_tokens, c.text_width))
+
+
+# ---- what is measured ------------------------------------------------------------------------------------------
+
+
+def check(found: dict[str, Training]) -> dict[str, float]:
+    """The loss of each way; raises unless they and the gradients agree."""
+    losses, gradients = {}, {}
+    for way, training in found.items():
+        loss = training.loss()
+        loss.backward()
+        losses[way] = loss.item()
+        gradients[way] = torch.cat([p.grad.flatten() for p in training.network.parameters()])
+        training.optimizer.zero_grad()
+    for way in WAYS[1:]:
+        error = (gradients[way] - gradients["plain"]).norm() / gradients["plain"].norm()
+        if abs(losses[way] - losses["plain"]) > 1e-5 * losses["plain"] or error > 1e-4:
+            raise AssertionError(f"{way}: losses {losses}, gradients {error:.1e} apart")
+    return losses
+
+
+def ratios(found: dict[str, Training], rounds: int) -> tuple[dict, dict]:
+    """Seconds a step of each way, and how many times as long as ours the plain one takes."""
+    spent = {way: [] for way in WAYS}
+    for number in range(rounds + 1):
+        for way, training in found.items():
+            began = time.perf_counter()
+            training.step()
+            spent[way] += [time.perf_counter() - began] if number else []
+    seconds = {way: np.array(values) for way, values in spent.items()}
+    faster = {way: spread(seconds["plain"] / seconds[way]) for way in WAYS[1:]}
+    return {way: spread(x, 3) for way, x in seconds.items()}, faster
+
+
+def spread(values: np.ndarray, digits: int = 2) -> dict:
+    low, median, high = np.quantile(values, [0.25, 0.5, 0.75]).round(digits).tolist()
+    return {"median": median, "quartiles": [low, high]}
+
+
+def memory(training: Training) -> dict[str, float]:
+    """Megabytes that this process needs at most for a step, and that the loss keeps for its gradient."""
+    kept: dict[int, int] = {}
+
+    def keep(x: Tensor) -> Tensor:
+        storage = x.untyped_storage()
+        kept[storage.data_ptr()] = storage.nbytes()
+        return x
+
+    held = {p.untyped_storage().data_ptr() for p in training.network.parameters()}
+    with saved_tensors_hooks(keep, lambda x: x):
+        loss = training.loss()
+    del loss
+    training.step()
+    saved = sum(size for place, size in kept.items() if place not in held)
+    peak = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
+    return {"process_mb": round(int(peak.split()[1]) / 1024), "saved_mb": round(saved / 2**20, 1)}
+
+
+def memory_apart(way: str, batch: int) -> dict[str, float]:
+    """`memory` in a process of its own."""
+    command = [sys.executable, __file__, "--memory", way, "--batch", str(batch)]
+    return json.loads(subprocess.run(command, capture_output=True, check=True, text=True).stdout)
+
+
+def flops(config: ModelConfig) -> dict[str, float]:
+    """Of each part for one sample, in units of 1e9: the network forward and backward, the encoders forward."""
+    with torch.device("meta"):
+        autoencoder, text_encoder = WanAutoencoder(config.autoencoder), UMT5TextEncoder(config.text)
+    inputs = random_inputs(config, 1, "meta")
+    parts = {
+        "network": network_flops(config),
+        "autoencoder": counted(lambda: encoded(autoencoder, inputs.pixels)),
+        "text encoder": counted(lambda: read_texts(text_encoder, inputs.ids, inputs.mask)),
+    }
+    return {name: count / 1e9 for name, count in parts.items()}
+
+
+def counted(run) -> int:
+    """FLOP of a call, which may be on the meta device."""
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        run()
+    return counter.get_total_flops()
+
+
+def shares(parts: dict[str, float]) -> dict[str, float]:
+    return {name: round(count / sum(parts.values()), 3) for name, count in parts.items()}
+
+
+def measure(rounds: int, batch: int) -> dict:
+    torch.set_num_threads(1)
+    config = reduced()
+    found = trainings(config, batch)
+    results = {"losses": check(found)}
+    results["seconds"], results["times_as_fast"] = ratios(found, rounds)
+    results["memory"] = {way: memory_apart(way, batch) for way in WAYS}
+    parts = {"here": flops(config), "5b": flops(FULL)}
+    results["gflop_a_sample"] = {size: {name: round(x, 2) for name, x in p.items()} for size, p in parts.items()}
+    results["shares_of_flops"] = {size: shares(p) for size, p in parts.items()}
+    return results
+
+
+# ---- on a GPU --------------------------------------------------------------------------------------------------
+
+
+def utilisation(config: ModelConfig, device: str, batch: int, steps: int, side: int = 8192) -> dict:
+    """Tokens a second of the network's step in bfloat16, and its share of the card's own rate of matrix products.
+
+    Weights, gradients and moments are in bfloat16, so that one card holds them. Blocks are compiled and compute their
+    inside twice; the second time does not count as work done.
+    """
+    network = materialised(config.transformer, device)
+    prepare_blocks(network, recompute=True, compile=device != "cpu")
+    optimizer = torch.optim.AdamW(network.parameters(), lr=1e-6, fused=True)
+    inputs = random_inputs(config, batch, device)
+
+    def step() -> None:
+        with torch.autocast(device, torch.bfloat16):
+            velocity = lambda noisy, levels, with_depth: network(noisy, levels, inputs.text, with_depth)  # noqa: E731
+            loss = training_loss(velocity, inputs.latents, LAW, range(batch)).total
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    for _ in range(2):
+        step()
+    seconds = _seconds(step, device, steps)
+    streams = inputs.latents.streams
+    cells = streams.video[0, 0].numel() // (config.transformer.patch[1] * config.transformer.patch[2])
+    tokens = batch * (cells + streams.action.shape[1] + streams.proprio.shape[1])
+    work, rate = batch * network_flops(config), matmul_rate(device, side)
+    return {
+        "batch": batch,
+        "seconds": round(seconds, 4),
+        "tokens_per_second": round(tokens / seconds, 1),
+        "model_tflop_per_second": round(work / seconds / 1e12, 3),
+        "matmul_tflop_per_second": round(rate / 1e12, 3),
+        "utilisation": round(work / seconds / rate, 3),
+        "peak_gb": round(torch.cuda.max_memory_allocated() / 1e9, 2) if device == "cuda" else None,
+    }
+
+
+def materialised(config: TransformerConfig, device: str) -> WorldActionTransformer:
+    with torch.device("meta"):
+        network = WorldActionTransformer(config).to(torch.bfloat16)
+    return awake(network.to_empty(device=device))
+
+
+def network_flops(config: ModelConfig) -> int:
+    """Of the network's step for one sample: a forward with depth, and a backward of twice as much."""
+    c, stride = config.transformer, 2 ** len(config.autoencoder.dim_mult)
+    D, L, (_, *patch) = c.width, c.text_tokens, c.patch
+    height, width = (side // stride // cell for side, cell in zip(config.image_size, patch, strict=True))
+    video, P = config.latent_frames * c.views * height * width, c.latent_channels * patch[0] * patch[1]
+    A, S = config.actions, config.frames
+    tokens = video + A + S
+
+    def block(asking: int, asked: int) -> int:
+        """Projections and feed-forward layer of each token, those of the text, and both attentions."""
+        return asking * (6 * D * D + 2 * D * c.ffn_width) + 2 * L * D * D + 2 * D * asking * (asked + L)
+
+    ends = (2 + (c.depth_blocks > 0)) * video * P * D
+    ends += 2 * D * (A * (c.action_width + D) + S * (c.proprio_width + D)) + L * D * (c.text_width + D)
+    levels = 3 * D * (c.frequency_width + 7 * D)
+    products = c.blocks * block(tokens, tokens) + c.depth_blocks * block(video, video + tokens) + ends + levels
+    return 3 * 2 * products
+
+
+def matmul_rate(device: str, side: int) -> float:
+    """FLOP a second of bfloat16 products of square matrices."""
+    a, b = (torch.randn(side, side, device=device, dtype=torch.bfloat16) for _ in range(2))
+    a @ b
+    return 2 * side**3 / _seconds(lambda: a @ b, device, 20)
+
+
+def _seconds(run, device: str, times: int) -> float:
+    """Of one call, on average."""
+    wait = torch.cuda.synchronize if device == "cuda" else lambda: None
+    wait()
+    began = time.perf_counter()
+    for _ in range(times):
+        run()
+    wait()
+    return (time.perf_counter() - began) / times
+
+
+def write(path: Path, results: dict) -> None:
+    about = {"date": str(date.today()), "command": " ".join(["python", "benchmarks/training.py", *sys.argv[1:]])}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(about | results, indent=1) + "\n")
+    print(json.dumps(results, indent=1))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--gpu", action="store_true", help="the 5 B step on this machine's GPU")
+    parser.add_argument("--rounds", type=int, default=12)
+    parser.add_argument("--batch", type=int, help="samples a step: 1, or 8 with --gpu")
+    parser.add_argument("--json", type=Path, help="where to write the results")
+    parser.add_argument("--memory", choices=WAYS, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    batch = arguments.batch or (8 if arguments.gpu else 1)
+    if arguments.memory:
+        torch.set_num_threads(1)
+        print(json.dumps(memory(Training(arguments.memory, reduced(), batch))))
+    elif arguments.gpu:
+        results = {"card": torch.cuda.get_device_name(), **utilisation(FULL, "cuda", batch, arguments.rounds)}
+        write(arguments.json or RESULTS / "training_gpu.json", results)
+    else:
+        about = {"machine": f"{os.cpu_count()} cores, CPU, 1 thread", "rounds": arguments.rounds, "batch": batch}
+        write(arguments.json or RESULTS / "training.json", about | measure(arguments.rounds, batch))
+
+
+if __name__ == "__main__":
+    main()
