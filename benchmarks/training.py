@@ -43,12 +43,12 @@ FULL = wan22_5b_robocasa()
 
 def reduced(image: tuple[int, int] = (128, 160), **sizes: int) -> ModelConfig:
     """The released model, each part so much smaller that the parts keep about the same shares of a step."""
-    text = UMT5TextEncoderConfig(vocab_size=512, d_model=192, d_kv=32, d_ff=480, num_layers=4, num_heads=6, tokens=128)
+    text = UMT5TextEncoderConfig(vocab_size=512, d_model=192, d_kv=32, d_ff=480, num_layers=10, num_heads=6, tokens=128)
     small = {"width": 192, "ffn_width": 896, "heads": 6, "blocks": 6, "depth_blocks": 2}
     small |= {"text_width": text.d_model, "text_tokens": text.tokens, **sizes}
     parts = {
         "transformer": FULL.transformer.model_copy(update=small),
-        "autoencoder": WanAutoencoderConfig(base_dim=16, decoder_base_dim=8),
+        "autoencoder": WanAutoencoderConfig(base_dim=5, decoder_base_dim=5),
         "text": text,
         "image_size": image,
     }
@@ -208,12 +208,13 @@ def memory_apart(way: str, batch: int) -> dict[str, float]:
 def flops(config: ModelConfig) -> dict[str, float]:
     """Of each part for one sample, in units of 1e9: the network forward and backward, the encoders forward."""
     with torch.device("meta"):
-        autoencoder, text_encoder = WanAutoencoder(config.autoencoder), UMT5TextEncoder(config.text)
-    inputs = random_inputs(config, 1, "meta")
+        autoencoder = WanAutoencoder(config.autoencoder)
+    inputs, text = random_inputs(config, 1, "meta"), config.text
+    inner, L = text.num_heads * text.d_kv, text.tokens
     parts = {
         "network": network_flops(config),
         "autoencoder": counted(lambda: encoded(autoencoder, inputs.pixels)),
-        "text encoder": counted(lambda: read_texts(text_encoder, inputs.ids, inputs.mask)),
+        "text encoder": 2 * text.num_layers * L * (text.d_model * (4 * inner + 3 * text.d_ff) + 2 * L * inner),
     }
     return {name: count / 1e9 for name, count in parts.items()}
 
