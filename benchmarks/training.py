@@ -5,7 +5,8 @@
 
 The first compares, at a reduced size of Wan2.2's parts and in float32, the plain step with ours from pixels, whose
 texts are encoded ahead, and with ours from latents. All three give the same loss, which is checked first. They
-alternate, and a ratio is that of two times of a round. Memory is that of a process of its own for each.
+alternate, and a ratio is that of two times of a round, in seconds of one processor. Memory is what a process of its
+own for each takes beside Python and its libraries.
 """
 
 import argparse
@@ -167,9 +168,9 @@ def ratios(found: dict[str, Training], rounds: int) -> tuple[dict, dict]:
     spent = {way: [] for way in WAYS}
     for number in range(rounds + 1):
         for way, training in found.items():
-            began = time.perf_counter()
+            began = time.process_time()  # of one thread, and so blind to what else the machine does
             training.step()
-            spent[way] += [time.perf_counter() - began] if number else []
+            spent[way] += [time.process_time() - began] if number else []
     seconds = {way: np.array(values) for way, values in spent.items()}
     faster = {way: spread(seconds["plain"] / seconds[way]) for way in WAYS[1:]}
     return {way: spread(x, 3) for way, x in seconds.items()}, faster
@@ -180,8 +181,23 @@ def spread(values: np.ndarray, digits: int = 2) -> dict:
     return {"median": median, "quartiles": [low, high]}
 
 
-def memory(training: Training) -> dict[str, float]:
-    """Megabytes that this process needs at most for a step, and that the loss keeps for its gradient."""
+def memory(way: str, config: ModelConfig, batch: int) -> dict[str, float]:
+    """Megabytes that networks and two steps take of this process at most, and that a loss keeps for its gradient."""
+    before = resident_mb("VmRSS")
+    training = Training(way, config, batch)
+    saved = saved_mb(training)
+    training.step()
+    training.step()
+    return {"process_mb": round(resident_mb("VmHWM") - before), "saved_mb": round(saved, 1)}
+
+
+def resident_mb(line: str) -> float:
+    status = Path("/proc/self/status").read_text().splitlines()
+    return int(next(row for row in status if row.startswith(line)).split()[1]) / 1024
+
+
+def saved_mb(training: Training) -> float:
+    """Of the tensors that a loss keeps for its gradient, beside the weights."""
     kept: dict[int, int] = {}
 
     def keep(x: Tensor) -> Tensor:
@@ -191,12 +207,9 @@ def memory(training: Training) -> dict[str, float]:
 
     held = {p.untyped_storage().data_ptr() for p in training.network.parameters()}
     with saved_tensors_hooks(keep, lambda x: x):
-        loss = training.loss()
+        loss = training.loss()  # alive, so that no place in memory is used twice
     del loss
-    training.step()
-    saved = sum(size for place, size in kept.items() if place not in held)
-    peak = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
-    return {"process_mb": round(int(peak.split()[1]) / 1024), "saved_mb": round(saved / 2**20, 1)}
+    return sum(size for place, size in kept.items() if place not in held) / 2**20
 
 
 def memory_apart(way: str, batch: int) -> dict[str, float]:
@@ -345,7 +358,7 @@ def main() -> None:
     batch = arguments.batch or (8 if arguments.gpu else 1)
     if arguments.memory:
         torch.set_num_threads(1)
-        print(json.dumps(memory(Training(arguments.memory, reduced(), batch))))
+        print(json.dumps(memory(arguments.memory, reduced(), batch)))
     elif arguments.gpu:
         results = {"card": torch.cuda.get_device_name(), **utilisation(FULL, "cuda", batch, arguments.rounds)}
         write(arguments.json or RESULTS / "training_gpu.json", results)
