@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from xwam.train import checkpoint
+from xwam.train.optimizers import AdamW
 from xwam.train.pieces import read_into
 
 
@@ -102,11 +103,11 @@ def test_damaged_and_absent_files(tmp_path):
 
 def test_optimizer_state_comes_back_by_name(tmp_path):
     model = nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 3))
-    optimizer = torch.optim.AdamW(model.parameters())
+    optimizer = AdamW(model.parameters())
     model[0](torch.ones(1, 2)).sum().backward()  # the second layer never has a gradient
     optimizer.step()
     saved = checkpoint.save(tmp_path, 1, {"optimizer": checkpoint.optimizer_tensors(model, optimizer)})
-    twin = torch.optim.AdamW(reversed(list(model.parameters())))  # another order of parameters
+    twin = AdamW(reversed(list(model.parameters())))  # another order of parameters
     checkpoint.load_optimizer(model, twin, saved / "optimizer.safetensors")
     for parameter in model.parameters():
         there, back = optimizer.state.get(parameter, {}), twin.state.get(parameter, {})
@@ -118,11 +119,11 @@ def test_optimizer_of_another_model(tmp_path):
     model, other = nn.Linear(2, 3), nn.Linear(2, 4)
     for each in (model, other):
         each(torch.ones(1, 2)).sum().backward()
-    optimizer = torch.optim.AdamW(model.parameters())
+    optimizer = AdamW(model.parameters())
     optimizer.step()
     saved = checkpoint.save(tmp_path, 1, {"optimizer": checkpoint.optimizer_tensors(model, optimizer)})
     with pytest.raises(ValueError, match=r"another shape: weight.exp_avg .*\(3, 2\) in the file, \(4, 2\)"):
-        checkpoint.load_optimizer(other, torch.optim.AdamW(other.parameters()), saved / "optimizer.safetensors")
+        checkpoint.load_optimizer(other, AdamW(other.parameters()), saved / "optimizer.safetensors")
 
 
 def test_a_run_is_resumed_under_its_own_configuration_only(tmp_path):

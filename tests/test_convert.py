@@ -13,7 +13,7 @@ from xwam.core.types import Observation
 from xwam.model.config import TransformerConfig
 from xwam.model.wan import UMT5TextEncoderConfig, WanAutoencoderConfig
 from xwam.model.weights import RELEASED_FILE, read_released_checkpoint
-from xwam.recipes import wan22_5b_robocasa
+from xwam.recipes import RELEASED as MODELS
 from xwam.saved import ModelConfig
 from xwam.wam import WorldActionModel
 
@@ -31,7 +31,8 @@ def sizes_of(name: str) -> dict:
 @pytest.fixture(scope="module")
 def config() -> ModelConfig:
     """RoboCasa's model at the golden sizes; latents and text are as wide as the network wants them."""
-    full, sizes, codec, text = wan22_5b_robocasa(), sizes_of("transformer"), sizes_of("wan_vae"), sizes_of("umt5")
+    full, sizes = MODELS["wan22-5b-robocasa"](), sizes_of("transformer")
+    codec, text = sizes_of("wan_vae"), sizes_of("umt5")
     transformer = TransformerConfig(
         width=sizes["dim"], ffn_width=sizes["ffn_dim"], heads=sizes["num_heads"], blocks=sizes["num_layers"],
         depth_blocks=sizes["num_extra_layers"], views=sizes["num_views"], latent_channels=sizes["in_dim"],

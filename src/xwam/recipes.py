@@ -2,12 +2,13 @@
 
 from collections.abc import Callable, Sequence
 from difflib import get_close_matches
+from functools import partial
 from pathlib import Path
 
 from xwam.core.embodiment import Embodiment
 from xwam.core.embodiment_file import read_embodiment
 from xwam.data.episodes import EpisodeStore
-from xwam.data.importers.released import robocasa
+from xwam.data.importers.released import robocasa, robotwin
 from xwam.data.layout import EMBODIMENT_PATH, INFO_PATH
 from xwam.model.autoencoders import SmallAutoencoderConfig
 from xwam.model.config import TransformerConfig
@@ -17,7 +18,7 @@ from xwam.saved import ModelConfig, NoiseConfig
 from xwam.sim.env import tasks_of
 from xwam.sim.metaworld import embodiment as metaworld
 from xwam.train.encoding import has_autoencoder
-from xwam.train.runs import AutoencoderRun, DataConfig, ModelRun
+from xwam.train.runs import AutoencoderRun, DataConfig, ModelRun, widened
 from xwam.train.trainer import TrainConfig
 
 
@@ -66,9 +67,9 @@ def nano_ablation(dataset: Path, autoencoder: Path) -> ModelRun:
     return run.model_copy(update={"model": model, "train": train, "batch_size": 32})
 
 
-def wan22_5b_robocasa() -> ModelConfig:
-    """The released X-WAM model of RoboCasa, 6.7 B parameters over Wan2.2-TI2V-5B's autoencoder and UMT5-XXL."""
-    robot, codec, text = robocasa(), WanAutoencoderConfig(), UMT5TextEncoderConfig()
+def wan22_5b(robot: Embodiment) -> ModelConfig:
+    """X-WAM's model, 6.7 B parameters over Wan2.2-TI2V-5B's autoencoder and UMT5-XXL; of RoboCasa's it is released."""
+    codec, text = WanAutoencoderConfig(), UMT5TextEncoderConfig()
     inputs = {"latent_channels": codec.z_dim, "text_width": text.d_model, "text_tokens": text.tokens}
     sizes = {"width": 3072, "ffn_width": 14336, "heads": 24, "blocks": 30, "depth_blocks": 10}
     return ModelConfig(
@@ -76,10 +77,51 @@ def wan22_5b_robocasa() -> ModelConfig:
         autoencoder=codec,
         text=text,
         embodiment=robot,
-        noise=NoiseConfig(),
+        noise=NoiseConfig(clean_action_probability=0.5, shift=5.0),
         image_size=(256, 320),
         crop_ratio=0.95,
+        text_dropout=0.1,
     )
+
+
+def wan22_5b_pretrain(dataset: Path, autoencoder: Path) -> ModelRun:
+    """X-WAM's pretraining (arXiv 2604.26694): 256 GPUs there, on the datasets of `mixed_in` together.
+
+    The paper keeps no averages of the weights, and does not tell the coefficients of AdamW: they are its usual ones.
+    """
+    train = TrainConfig(
+        steps=40_000,
+        learning_rate=1e-4,
+        schedule="cosine",
+        warmup_steps=1000,
+        final_lr_ratio=0.0,
+        weight_decay=0.01,
+        betas=(0.9, 0.999),
+        gradient_clip=1.0,
+        ema_decay=0.0,
+        precision="bf16",
+        checkpoint_blocks=True,
+    )
+    return ModelRun(
+        data=DataConfig(dataset=str(dataset)),
+        autoencoder=str(autoencoder),
+        model=wan22_5b(robotwin()),
+        batch_size=2048,
+        train=train,
+    )
+
+
+def wan22_5b_robotwin(dataset: Path, autoencoder: Path) -> ModelRun:
+    """X-WAM's post-training on RoboTwin 2.0; the paper's learning rates are between 1e-5 and 3e-5."""
+    run = wan22_5b_pretrain(dataset, autoencoder)
+    train = run.train.model_copy(update={"steps": 20_000, "learning_rate": 2e-5})
+    return run.model_copy(update={"batch_size": 128, "train": train})
+
+
+def wan22_5b_robocasa(dataset: Path, autoencoder: Path) -> ModelRun:
+    """X-WAM's post-training on RoboCasa."""
+    run = wan22_5b_robotwin(dataset, autoencoder)
+    return run.model_copy(update={"model": wan22_5b(robocasa())})
 
 
 def nano_prior(dataset: Path, autoencoder: Path) -> ModelRun:
@@ -163,10 +205,14 @@ RECIPES: dict[str, Callable[[Path, Path], AutoencoderRun | ModelRun]] = {
     "tiny-autoencoder": tiny_autoencoder,
     "tiny-prior": tiny_prior,
     "tiny": tiny,
+    "wan22-5b-robocasa": wan22_5b_robocasa,
+    "wan22-5b-robotwin": wan22_5b_robotwin,
+    "wan22-5b-pretrain": wan22_5b_pretrain,
 }
 
 
-RELEASED: dict[str, Callable[[], ModelConfig]] = {"wan22-5b-robocasa": wan22_5b_robocasa}
+# Models whose weights are published; a recipe of the same name trains such a one.
+RELEASED: dict[str, Callable[[], ModelConfig]] = {"wan22-5b-robocasa": partial(wan22_5b, robocasa())}
 
 
 def autoencoder_beside(run: Path) -> Path:
@@ -227,10 +273,16 @@ def _has_depth(dataset: Path) -> bool:
 
 
 def for_robot(run: AutoencoderRun | ModelRun, robot: Embodiment) -> AutoencoderRun | ModelRun:
-    """The same run for another robot than the recipe's own."""
+    """The same run for another robot than the recipe's own.
+
+    A network over Wan2.2 keeps its sizes, for its weights come from elsewhere: the robot must fit them.
+    """
     if isinstance(run, AutoencoderRun):
         return run.model_copy(update={"embodiment": robot})
-    sizes = sizes_of(robot) | ({} if run.model.transformer.acts else VIDEO_ALONE)
-    network = run.model.transformer.model_copy(update=sizes)
+    network = run.model.transformer
+    if isinstance(run.model.autoencoder, WanAutoencoderConfig):
+        robot = widened(robot, network)
+    else:
+        network = network.model_copy(update=sizes_of(robot) | ({} if network.acts else VIDEO_ALONE))
     model = run.model.model_copy(update={"embodiment": robot, "transformer": network})
     return run.model_copy(update={"model": model})

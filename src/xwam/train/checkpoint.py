@@ -4,7 +4,7 @@ run/config.json                      the resolved configuration, written once
 run/log.jsonl                        one line a step and one a validation
 run/checkpoints/step_00001000/       after 1000 updates; appears whole or not at all
     model.safetensors                weights
-    ema.safetensors                  the same tensors with their moving averages: what one deploys
+    ema.safetensors                  the same tensors with their moving averages: what one deploys; not in every run
     optimizer.safetensors            moments, named <parameter>.<moment>
     state.json                       step, steps that were skipped, and the log's size in bytes at that step
 
@@ -27,6 +27,7 @@ from torch import Tensor, nn
 
 from xwam.core.config import Frozen
 from xwam.train import parallel
+from xwam.train.optimizers import AdamW
 from xwam.train.pieces import Piece, names_in, own_pieces, read_into, write
 
 Config = BaseModel | Mapping[str, Any]
@@ -155,6 +156,11 @@ def load_weights(model: nn.Module, path: Path) -> None:
     read_into(path, model.state_dict())
 
 
+def averaged(checkpoint: Path) -> Path:
+    """The file of what one deploys: averages of the weights, or the weights themselves in a run that keeps none."""
+    return checkpoint / ("ema.safetensors" if any(checkpoint.glob("ema*")) else "model.safetensors")
+
+
 def optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     """The optimizer's state, flat; parameters that never had a gradient have none."""
     return {
@@ -165,17 +171,17 @@ def optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dic
 
 
 @torch.no_grad()
-def load_optimizer(model: nn.Module, optimizer: torch.optim.AdamW, path: Path) -> None:
-    """Inverse of `optimizer_tensors`, for AdamW; the learning rate is the trainer's and is not part of it."""
+def load_optimizer(model: nn.Module, optimizer: AdamW, path: Path) -> None:
+    """Inverse of `optimizer_tensors`; the learning rate is the trainer's and is not part of it."""
     found = names_in(path)
     for name, parameter in model.named_parameters():
         if f"{name}.step" in found:
-            optimizer.state[parameter] = {
-                "step": torch.zeros((), device=parameter.device),
-                "exp_avg": torch.zeros_like(parameter, requires_grad=False),
-                "exp_avg_sq": torch.zeros_like(parameter, requires_grad=False),
-            }
-    read_into(path, optimizer_tensors(model, optimizer))
+            optimizer.state[parameter] = optimizer.new_state(parameter)
+    tensors = optimizer_tensors(model, optimizer)
+    there, ours = ({name.rpartition(".")[2] for name in names} for names in (found, tensors))
+    if there != ours:
+        raise ValueError(f"{path} holds {sorted(there)}, another optimizer's state: give the train.optimizer of before")
+    read_into(path, tensors)
 
 
 def sync(path: Path) -> None:

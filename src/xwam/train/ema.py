@@ -6,6 +6,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from xwam.train.optimizers import host_copy
 from xwam.train.parallel import local
 
 
@@ -15,13 +16,19 @@ def decay_at(update: int, decay: float) -> float:
 
 
 class Ema:
-    """average <- decay * average + (1 - decay) * weight, for each trained parameter of `model`, sharded as it is."""
+    """average <- decay * average + (1 - decay) * weight, for each trained parameter of `model`, sharded as it is.
 
-    def __init__(self, model: nn.Module, decay: float):
+    Without decay the weights are their own averages, and nothing is kept. On the host, the averages take no memory of
+    the GPU, and each update copies the weights to them.
+    """
+
+    def __init__(self, model: nn.Module, decay: float, on_host: bool = False):
         self.model = model
         self.decay = decay
+        self._on_host = on_host
         self._weights = {name: p for name, p in model.named_parameters() if p.requires_grad}
-        self._averages = {name: p.detach().clone() for name, p in self._weights.items()}
+        kept = self._weights if decay else {}
+        self._averages = {name: host_copy(p) if on_host else p.detach().clone() for name, p in kept.items()}
 
     @property
     def names(self) -> list[str]:
@@ -37,8 +44,13 @@ class Ema:
     def update(self, update: int) -> None:
         """Takes in the weights after update `update` (from 0)."""
         weight = 1 - decay_at(update, self.decay)
-        averages, weights = zip(*self._pairs(), strict=True)
-        torch._foreach_lerp_(averages, weights, weight)
+        pairs = list(self._pairs())
+        if pairs and not self._on_host:
+            averages, weights = zip(*pairs, strict=True)
+            torch._foreach_lerp_(averages, weights, weight)
+        else:
+            for average, x in pairs:  # one by one: the host need not hold all weights beside all averages
+                average.lerp_(x.to("cpu"), weight)
 
     @contextmanager
     def applied(self) -> Iterator[None]:
@@ -62,5 +74,5 @@ class Ema:
 
     def _pairs(self) -> Iterator[tuple[Tensor, Tensor]]:
         """This rank's part of each average and of its weight."""
-        for name, weight in self._weights.items():
-            yield local(self._averages[name]), local(weight)
+        for name, average in self._averages.items():
+            yield local(average), local(self._weights[name])

@@ -25,6 +25,7 @@ from xwam.data.snippets import SnippetBatches, films_of
 from xwam.data.statistics import fit_embodiment
 from xwam.data.transforms import ClipTransform
 from xwam.model.autoencoders import SmallAutoencoder, SmallAutoencoderConfig
+from xwam.model.config import TransformerConfig
 from xwam.model.lora import LoraConfig, add_lora
 from xwam.model.wan import UMT5TextEncoderConfig
 from xwam.saved import ModelConfig
@@ -103,7 +104,7 @@ class AutoencoderRun(Frozen):
     def _export(self, batches: SnippetBatches, folder: Path, device: torch.device) -> None:
         """Writes the averaged weights of the finished run, with the statistics of its latents."""
         model = SmallAutoencoder(self.autoencoder).to(device, memory_format=torch.channels_last)
-        checkpoint.load_weights(model, checkpoint.latest(folder) / "ema.safetensors")
+        checkpoint.load_weights(model, checkpoint.averaged(checkpoint.latest(folder)))
         samples = torch.cat([batches.train(step) for step in range(STATISTICS_BATCHES)])
         model.fit_latent_statistics(samples.to(device).float() / 127.5 - 1)
         weights = {name: x.contiguous() for name, x in model.state_dict().items()}
@@ -125,6 +126,17 @@ class TrainingData(NamedTuple):
     training: LatentClips
     held_out: LatentClips
     trained_on: tuple[tuple[str, int | None], ...]
+
+
+def widened(robot: Embodiment, network: TransformerConfig) -> Embodiment:
+    """The same robot for this network; raises if it does not fit."""
+    if network.acts:
+        robot = robot.widened(network.proprio_width, network.action_width)
+    if robot.actions_per_frame != network.actions_per_frame or len(robot.cameras) > network.views:
+        has = f"{len(robot.cameras)} cameras and {robot.actions_per_frame} actions a frame"
+        needs = f"at most {network.views} and exactly {network.actions_per_frame}"
+        raise ValueError(f"{robot.name!r} has {has}, the network {needs}: edit its meta/embodiment.yaml")
+    return robot
 
 
 class ModelRun(Frozen):
@@ -256,13 +268,7 @@ class ModelRun(Frozen):
             robot = EpisodeStore(data.dataset).embodiment()
             if robot is None:
                 raise ValueError(f"{data.dataset} has no meta/embodiment.yaml: `xwam import` drafts it")
-            if network.acts:
-                robot = robot.widened(network.proprio_width, network.action_width)
-            if robot.actions_per_frame != network.actions_per_frame or len(robot.cameras) > network.views:
-                has = f"{len(robot.cameras)} cameras and {robot.actions_per_frame} actions a frame"
-                needs = f"at most {network.views} and exactly {network.actions_per_frame}"
-                raise ValueError(f"{data.dataset} has {has}, the network {needs}: edit its meta/embodiment.yaml")
-            model = self.model.model_copy(update={"embodiment": robot})
+            model = self.model.model_copy(update={"embodiment": widened(robot, network)})
             parts.append(self.model_copy(update={"data": data, "mixed_in": (), "model": model, "latents": None}))
         return parts
 

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from xwam.core.config import Frozen
 from xwam.train import checkpoint, parallel
 from xwam.train.ema import Ema
+from xwam.train.optimizers import OPTIMIZERS
 from xwam.train.precision import Precision, precision_of
 from xwam.train.progress import Show, progress, stop_requests
 from xwam.train.protocols import Background, Batches, Examination, Trainable
@@ -41,7 +42,8 @@ class TrainConfig(Frozen):
     With more than one process, `parallel` is ddp, where each rank holds all weights, or fsdp, where the ranks of a
     node, or `shards` of them, hold one copy; auto takes what the size of the model asks for. Each rank takes its part
     of a batch in `accumulate` parts, one after the other. `checkpoint_blocks` computes the inside of each block twice
-    and need not keep it; `compile_blocks` takes minutes at first and is faster then.
+    and need not keep it; `compile_blocks` takes minutes at first and is faster then. `xwam.train.optimizers` tells the
+    three `optimizer`s; averages may be `ema_on_host`, and there are none if `ema_decay` is 0.
     """
 
     steps: int = Field(gt=0)
@@ -62,7 +64,8 @@ class TrainConfig(Frozen):
     seed: int = Field(0, ge=0)
     # Where and how it is computed, which changes rounding at most: these may differ when a run is resumed.
     MACHINE: ClassVar = frozenset(
-        {"parallel", "shards", "accumulate", "checkpoint_blocks", "compile_blocks", "keep", "threads", "device"}
+        {"parallel", "shards", "accumulate", "checkpoint_blocks", "compile_blocks", "optimizer", "ema_on_host"}
+        | {"keep", "threads", "device"}
     )
     # What is shown and measured of it, which changes nothing of it: these may differ, too.
     WATCHING: ClassVar = frozenset({"trackers", "validation", "closed_loop"})
@@ -73,6 +76,8 @@ class TrainConfig(Frozen):
     keep: int = Field(2, gt=0)
     checkpoint_blocks: bool = False
     compile_blocks: bool = False
+    optimizer: Literal["adamw", "adamw8bit", "adamw_offload"] = "adamw"
+    ema_on_host: bool = False
     threads: int | None = Field(None, gt=0)
     device: str = "auto"
 
@@ -136,10 +141,11 @@ class Trainer:
         self.model: nn.Module = model
         self.batches = batches
         self.config = config
-        self.ema = Ema(self.model, config.ema_decay)
+        self.ema = Ema(self.model, config.ema_decay, config.ema_on_host)
         groups = parameter_groups(self.model, config.weight_decay)
-        fused = self.device.type in ("cpu", "cuda")
-        self.optimizer = torch.optim.AdamW(groups, lr=config.learning_rate, betas=config.betas, fused=fused)
+        fused = {"fused": True} if config.optimizer == "adamw" and self.device.type in ("cpu", "cuda") else {}
+        optimizer = OPTIMIZERS[config.optimizer]
+        self.optimizer = optimizer(groups, lr=config.learning_rate, betas=config.betas, **fused)
         self.step = self.skipped = self.skipped_in_a_row = 0
         self._only_trained = only_trained
         self._saving: checkpoint.Save | None = None
@@ -205,7 +211,7 @@ class Trainer:
         self.finish_save()
         tensors = {
             "model": self._kept(self.model.state_dict()),
-            "ema": self._kept(self.ema.tensors()),
+            **({"ema": self._kept(self.ema.tensors())} if self.ema.decay else {}),
             "optimizer": checkpoint.optimizer_tensors(self.model, self.optimizer),
         }
         skipped = {"skipped": self.skipped, "skipped_in_a_row": self.skipped_in_a_row}
@@ -291,7 +297,9 @@ class Trainer:
         return dict(zip(losses, sums.tolist(), strict=True))
 
     def _autocast(self) -> AbstractContextManager:
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16")
+        # a cast of each weight would stay until the end of the forward, when blocks are to keep nothing
+        kept = not self.config.checkpoint_blocks
+        return torch.autocast(self.device.type, torch.bfloat16, self.precision == "bf16", cache_enabled=kept)
 
     def _refusal(self) -> str:
         self.finish_save()
@@ -308,7 +316,7 @@ class Trainer:
             found = checkpoint.folder_of(self.run, step)
             state = checkpoint.read_state(found)
             checkpoint.read_into(found / "model.safetensors", self._kept(self.model.state_dict()))
-            checkpoint.read_into(found / "ema.safetensors", self._kept(self.ema.tensors()))
+            checkpoint.read_into(checkpoint.averaged(found), self._kept(self.ema.tensors()))
             checkpoint.load_optimizer(self.model, self.optimizer, found / "optimizer.safetensors")
             self._say(f"Resuming {self.run} after step {state['step']}.")
         self.step, self.skipped, self.skipped_in_a_row = (
