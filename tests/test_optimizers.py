@@ -64,7 +64,7 @@ def test_codes_are_near(signed):
     large = x.abs() > 0.1 * scales.repeat_interleave(BLOCK, 1)[:, : x.shape[1]]
     assert ((back - x).abs()[large] / x.abs()[large]).max() < (0.08 if signed else 0.04)
     again = encode(back, signed)
-    torch.testing.assert_close(decode(*again, signed), back)
+    torch.testing.assert_close(decode(*again, signed), back, rtol=0.01, atol=0)
 
 
 def test_a_square_that_is_not_zero_stays_so():

@@ -81,6 +81,15 @@ def latest(run: Path) -> Path | None:
     return max(_checkpoints(run), key=step_of, default=None)
 
 
+def newest_step(run: Path) -> int:
+    """The step of the run's newest checkpoint, 0 without one; every rank must ask.
+
+    Rank 0 tells: a shared file system may show others an older list of the folder.
+    """
+    newest = latest(run) if parallel.rank() == 0 else None
+    return int(parallel.summed(torch.tensor([step_of(newest) if newest else 0])))
+
+
 def folder_of(run: Path, step: int) -> Path:
     """Where the checkpoint of a step is."""
     return run / "checkpoints" / f"step_{step:08d}"

@@ -39,8 +39,10 @@ class Exporter:
 
     def whole(self, found: Path, out: Path) -> None:
         """Writes the averages of checkpoint `found`, which any number of ranks may have written."""
-        model = WorldActionModel(self.config, text_encoder=None if self.text is None else nn.Module())
-        checkpoint.load_weights(model, found / "ema.safetensors")
+        with torch.device("meta"):  # a model of billions is neither initialised here nor there twice
+            model = WorldActionModel(self.config, text_encoder=None if self.text is None else nn.Module())
+        model.to_empty(device="cpu")
+        checkpoint.load_weights(model, checkpoint.averaged(found))
         references = {}
         if isinstance(self.config.autoencoder, WanAutoencoderConfig):
             model.autoencoder = load_autoencoder(self.autoencoder, self.config.autoencoder)
@@ -57,7 +59,7 @@ class Exporter:
             model = WorldActionModel(self.config, text_encoder=nn.Module())
             add_lora(model, lora)
         tensors = {name: torch.empty(x.shape) for name, x in trained_tensors(model).items()}
-        read_into(found / "ema.safetensors", tensors)
+        read_into(checkpoint.averaged(found), tensors)
         if merge:
             merged = WorldActionModel.load(base).adapted(self.config, lora, tensors)
             inside = {} if self.frozen == "inside" else references_of(base)

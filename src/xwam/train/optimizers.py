@@ -27,7 +27,8 @@ DECADES = 7  # orders of magnitude that eight bits reach below the largest entry
 class AdamW(torch.optim.AdamW):
     """PyTorch's, which also tells how a state begins."""
 
-    def new_state(self, parameter: Tensor) -> dict[str, Tensor]:
+    @staticmethod
+    def new_state(parameter: Tensor) -> dict[str, Tensor]:
         """The state of a parameter before its first update."""
         moments = {name: torch.zeros_like(parameter, requires_grad=False) for name in MOMENTS}
         return {"step": torch.zeros((), device=parameter.device), **moments}
@@ -36,7 +37,8 @@ class AdamW(torch.optim.AdamW):
 class OffloadedAdamW(AdamW):
     """Its moments are in the host's memory, page-locked beside a GPU so that they are copied at the bus's full rate."""
 
-    def new_state(self, parameter: Tensor) -> dict[str, Tensor]:
+    @staticmethod
+    def new_state(parameter: Tensor) -> dict[str, Tensor]:
         return {"step": torch.zeros(()), **{name: host_copy(torch.zeros_like(parameter)) for name in MOMENTS}}
 
     @torch.no_grad()
@@ -73,9 +75,10 @@ class AdamW8bit(OffloadedAdamW):
     than a block stay in float32, too.
     """
 
-    def new_state(self, parameter: Tensor) -> dict[str, Tensor]:
+    @staticmethod
+    def new_state(parameter: Tensor) -> dict[str, Tensor]:
         if parameter.ndim != 2 or parameter.shape[1] < BLOCK:
-            return AdamW.new_state(self, parameter)
+            return AdamW.new_state(parameter)
         state = {"step": torch.zeros(())}
         for name in MOMENTS:
             state[f"{name}_codes"] = torch.zeros_like(parameter, dtype=torch.uint8, requires_grad=False)

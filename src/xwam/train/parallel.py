@@ -14,6 +14,7 @@ import atexit
 import os
 import warnings
 from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Literal
 
@@ -109,16 +110,35 @@ def prepare_blocks(model: nn.Module, recompute: bool, compile: bool) -> None:
             block.forward = torch.compile(block.forward)
 
 
-def columns(mode: Literal["auto", "none", "ddp", "fsdp"], shards: int | None, parameters: int) -> int:
-    """Ranks that share one copy of this many trained parameters; raises if `shards` does not fit the ranks."""
-    if mode == "none" and ranks() > 1:
-        raise ValueError(f"parallel is none and there are {ranks()} ranks: start one process, or set parallel=auto")
-    if mode == "ddp" or ranks() == 1 or (mode == "auto" and parameters < SHARDED_FROM_PARAMETERS):
+def columns(
+    mode: Literal["auto", "none", "ddp", "fsdp"],
+    shards: int | None,
+    parameters: int,
+    count: int | None = None,
+    machine: int | None = None,
+) -> int:
+    """Ranks that share one copy of this many trained parameters; raises if `shards` does not fit the ranks.
+
+    There are `count` ranks, of which `machine` on each machine; those of this process if not given.
+    """
+    count = ranks() if count is None else count
+    if mode == "none" and count > 1:
+        raise ValueError(f"parallel is none and there are {count} ranks: start one process, or set parallel=auto")
+    if mode == "ddp" or count == 1 or (mode == "auto" and parameters < SHARDED_FROM_PARAMETERS):
         return 1
-    shards = shards or int(os.environ.get("LOCAL_WORLD_SIZE", ranks()))
-    if ranks() % shards:
-        raise ValueError(f"{shards} shards do not fit {ranks()} ranks: choose a divisor")
+    shards = shards or machine or int(os.environ.get("LOCAL_WORLD_SIZE", count))
+    if count % shards:
+        raise ValueError(f"{shards} shards do not fit {count} ranks: choose a divisor")
     return shards
+
+
+def unallocated(from_files: bool) -> AbstractContextManager:
+    """Where a model is built that `shard` will cut, so that its weights never lie whole on every rank's host.
+
+    Those of rank 0 are made there, for all; if they are to be read from files, not there either. What is built on the
+    meta device has no memory until a rank gets its part.
+    """
+    return torch.device("meta") if from_files or rank() > 0 else nullcontext()
 
 
 def shard(
@@ -130,11 +150,13 @@ def shard(
 ) -> None:
     """Moves `model` to the device, and shards it if there are other ranks; all begin with the weights of rank 0.
 
+    A model on the meta device gets its memory block by block, a whole block at a time.
+
     Blocks are gathered in `precision` and their gradients summed in float32; the weights themselves, and all that is
     outside of blocks, stay float32. Frozen weights outside of blocks are not sharded. `methods` are what may be called.
     """
     if ranks() == 1:
-        model.to(device)
+        _allocated(model, device)
         return
     start()
     warnings.filterwarnings("ignore", "FSDP2-wrapped module .* returned a view")  # nothing writes into it
@@ -142,10 +164,10 @@ def shard(
     mesh = grid["shard"] if shards == ranks() else grid
     low = torch.bfloat16 if precision == "bf16" else None
     for block in blocks_of(model):
-        _begin_alike(block.to(device))
+        _begin_alike(_allocated(block, device))
         policy = MixedPrecisionPolicy(param_dtype=low, reduce_dtype=torch.float32, cast_forward_inputs=False)
         fully_shard(block, mesh=mesh, mp_policy=policy, reshard_after_forward=True)
-    _begin_alike(model.to(device))
+    _begin_alike(_allocated(model, device))
     frozen = {p for p in model.parameters() if not p.requires_grad}
     policy = MixedPrecisionPolicy(cast_forward_inputs=False)
     # Freed after every call, as the blocks are: whoever changes weights in between finds no old copy in use.
@@ -158,6 +180,14 @@ def sum_between_copies(model: nn.Module, now: bool) -> None:
     """Whether the next backward sums gradients between the copies of the weights: only the last one of a step must."""
     if isinstance(model, FSDPModule):
         model.set_requires_all_reduce(now)
+
+
+def _allocated(module: nn.Module, device: torch.device) -> nn.Module:
+    """The module on the device; what had no memory has some there, of any content."""
+    for part in module.modules():
+        if any(x.is_meta for x in (*part.parameters(recurse=False), *part.buffers(recurse=False))):
+            part.to_empty(device=device, recurse=False)
+    return module.to(device)
 
 
 def _begin_alike(module: nn.Module) -> None:

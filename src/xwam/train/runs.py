@@ -1,6 +1,7 @@
 """Whole runs: from a dataset folder to exported weights, for the autoencoder and for the model."""
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -187,10 +188,14 @@ class ModelRun(Frozen):
         datasets = [part.dataset(autoencoder) for part in self.parts()]
         run = self.model_copy(update={"model": self.model.model_copy(update={"embodiment": datasets[0].robot})})
         torch.manual_seed(self.train.seed)
-        model = WorldActionModel(run.model, text_encoder=stored_text(job))
-        model.autoencoder.load_state_dict(autoencoder.state_dict())
-        begin(folder, self.start_from, partial(fill_model, model), frozen=self.lora is not None)
-        if self.lora is not None:
+        text, frozen = stored_text(job), self.lora is not None
+        resumed = checkpoint.newest_step(folder) > 0
+        with nullcontext() if frozen else parallel.unallocated(from_files=resumed):
+            model = WorldActionModel(run.model, text_encoder=text)
+        model.autoencoder = autoencoder.requires_grad_(False)
+        fill = partial(begin, folder, self.start_from, partial(fill_model, model), frozen)
+        if frozen:
+            fill()  # before adapters part the names of weights, and change their type
             check_base(Path(self.start_from), self.model.transformer, autoencoder)
             precision = precision_of(self.train.precision, parallel.device_of(self.train.device))
             add_lora(model, self.lora, torch.bfloat16 if precision == "bf16" else None)
@@ -198,7 +203,8 @@ class ModelRun(Frozen):
         examination = ModelExamination(model, datasets[0].held_out, self.validation, folder, self.train.seed)
         background = run._closed_loop(folder, datasets[0], evaluation)
         watchers = {"examination": examination, "background": background}
-        trainer = Trainer(model, batches, self.train, folder, run, only_trained=self.lora is not None, **watchers)
+        begun = {"only_trained": frozen, "fill": None if frozen else fill}
+        trainer = Trainer(model, batches, self.train, folder, run, **begun, **watchers)
         if parallel.rank() == 0:
             trained_on = [episode for dataset in datasets for episode in dataset.trained_on]
             account = {"recipe": run.model_dump(mode="json", exclude={"model"}), "trained_on": trained_on}

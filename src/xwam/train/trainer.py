@@ -106,6 +106,7 @@ class Trainer:
     and a run is only resumed under the same one. On which machines it trains, and how it is watched, may change:
     `TrainConfig.MACHINE` and `TrainConfig.WATCHING`.
     With `only_trained`, checkpoints leave out what is frozen: whoever resumes gives the model those weights again.
+    `fill` gives the model the weights to begin with once it lies on the ranks, so that none need hold them all.
     """
 
     def __init__(
@@ -116,6 +117,7 @@ class Trainer:
         run: Path | str,
         resolved: checkpoint.Config | None = None,
         only_trained: bool = False,
+        fill: Callable[[], None] | None = None,
         examination: Examination | None = None,
         background: Background | None = None,
     ):
@@ -138,6 +140,8 @@ class Trainer:
         self.examination, self.background = examination, background if self.first else None
         methods = ("loss", *(examination.methods if examination else ()))
         parallel.shard(model, self.device, shards, self.precision, methods)
+        if fill is not None:
+            fill()
         self.model: nn.Module = model
         self.batches = batches
         self.config = config
@@ -308,9 +312,7 @@ class Trainer:
 
     def _resume(self) -> None:
         """Puts back the newest checkpoint and cuts the log to it."""
-        newest = checkpoint.latest(self.run) if self.first else None
-        # rank 0 tells: a shared file system may show others an older list of the folder
-        step = int(parallel.summed(torch.tensor([checkpoint.step_of(newest) if newest else 0])))
+        step = checkpoint.newest_step(self.run)
         state = {"step": 0, "skipped": 0, "skipped_in_a_row": 0, "log_bytes": 0}
         if step:
             found = checkpoint.folder_of(self.run, step)
