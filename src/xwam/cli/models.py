@@ -15,6 +15,10 @@ def train(
     run: Path | None = None,
     autoencoder: Path | None = None,
     set: UseAppendAction[tuple[str, ...]] = (),
+    plan: bool = False,
+    gpus: int = 1,
+    gpu_memory: float = 80.0,
+    tflops: float = 355.0,
 ) -> None:
     """Train a recipe, or resume it: the same command goes on where the run was stopped.
 
@@ -30,12 +34,21 @@ def train(
         run: Folder of the run, runs/RECIPE if not given.
         autoencoder: Folder of the autoencoder's run; if not given, RUN-autoencoder, trained first where it is missing.
         set: Overrides of single settings of the recipe, such as --set train.steps=100; may be repeated.
+        plan: Train nothing; tell what it would take of memory and time, and leave with 1 if it does not fit.
+        gpus: GPUs of the plan.
+        gpu_memory: Memory of each, in GB.
+        tflops: TFLOP/s that each sustains; 355 are 45% of what an H200 multiplies in bfloat16.
     """
     from xwam.recipes import stages
     from xwam.train import parallel
     from xwam.train.trainer import UNFINISHED
 
-    for stage, folder in stages(recipe, dataset, run or Path("runs") / recipe, autoencoder, set):
+    runs = stages(recipe, dataset, run or Path("runs") / recipe, autoencoder, set)
+    if plan:
+        from xwam.train.plan_table import tell_plan
+
+        raise SystemExit(0 if tell_plan(runs[-1][0], gpus, gpu_memory, tflops) else 1)
+    for stage, folder in runs:
         exported = stage.train_in(folder)
         if exported is None:
             raise SystemExit(UNFINISHED)

@@ -70,6 +70,8 @@ def check_memory(needs: Needs) -> list[Finding]:
 
 
 def _smaller(needs: Needs) -> str:
+    if "wan" in needs.extras:
+        return f"xwam train {needs.recipe} --plan"
     return f"xwam train {needs.recipe} --set batch_size={max(1, needs.batch_size // 2)}"
 
 

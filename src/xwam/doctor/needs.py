@@ -48,8 +48,12 @@ class Needs:
 
 
 def needs_of(recipe: str, dataset: Path) -> Needs:
-    """The needs of a named run or a released model; without torch, all that is known is that torch is needed."""
+    """The needs of a released model that acts, or else of a named run; without torch, only that torch is needed.
+
+    What training takes of the recipe that has a released model's name, `xwam train RECIPE --plan` tells.
+    """
     try:
+        from xwam.model.wan import UMT5TextEncoderConfig
         from xwam.recipes import RECIPES, RELEASED
         from xwam.train.runs import AutoencoderRun
     except ImportError:
@@ -59,8 +63,9 @@ def needs_of(recipe: str, dataset: Path) -> Needs:
     if recipe not in RECIPES:
         raise ValueError(f"no recipe {recipe!r}; there are {', '.join((*RECIPES, *RELEASED))}")
     run, store = RECIPES[recipe](dataset, Path("autoencoder")), _opened(dataset)
-    of = _of_autoencoder if isinstance(run, AutoencoderRun) else _of_model
-    return of(recipe, run, store)
+    if isinstance(run, AutoencoderRun):
+        return _of_autoencoder(recipe, run, store)
+    return (_of_large if isinstance(run.model.text, UMT5TextEncoderConfig) else _of_model)(recipe, run, store)
 
 
 def _of_released(recipe: str, config: "ModelConfig") -> Needs:
@@ -75,24 +80,55 @@ def _of_released(recipe: str, config: "ModelConfig") -> Needs:
 
 def _of_model(recipe: str, run: "ModelRun", store: "EpisodeStore | None") -> Needs:
     model, network, frames = _unallocated(run.model), run.model.transformer, run.model.latent_frames
+    latents = _latents(run, model.autoencoder.spatial_stride, store)
     every = sum(x.numel() for x in model.parameters())
     trained = sum(x.numel() for x in model.parameters() if x.requires_grad)
-    (height, width), stride = run.model.image_size, model.autoencoder.spatial_stride
+    height, width = run.model.image_size
     activations = network.width * network.blocks * network.views * frames * height * width * ACTIVATION_BYTES
-    clip = network.latent_channels * frames * network.views * (height // stride) * (width // stride)
-    rows = _rows(store, range(len(store))) if store else DEFAULT_TASKS * DEFAULT_EPISODES * EPISODE_ROWS
-    latents = rows // run.start_stride * clip * 2 * 2  # of colour and of depth, in float16
     return Needs(
         recipe,
         ("model", "sim"),
         trains=True,
         device=4 * every + 16 * trained + run.batch_size * activations + LIBRARIES_BYTES,
-        host=latents,
         dataset=_recording(store),
         run=latents + KEPT_CHECKPOINTS * 8 * (every + trained),
         batch_size=run.batch_size,
         held_out=run.data.held_out,
     )
+
+
+def _of_large(recipe: str, run: "ModelRun", store: "EpisodeStore | None") -> Needs:
+    """As planned for all GPUs of this machine together, or for one."""
+    import torch
+
+    from xwam.train.plan import plan
+
+    gpus = max(1, torch.cuda.device_count())
+    gpus = gpus if run.batch_size % gpus == 0 else 1
+    try:
+        found = plan(run, gpus)
+    except ImportError:
+        return Needs(recipe, ("model", "wan"), trains=True)
+    latents = _latents(run, 2 ** len(run.model.autoencoder.dim_mult), store) if store else 0
+    saved = found.host["checkpoint being written"] * gpus
+    return Needs(
+        recipe,
+        ("model", "wan"),
+        trains=True,
+        device=found.bytes + LIBRARIES_BYTES,
+        host=sum(found.host.values()) * gpus,
+        run=latents + KEPT_CHECKPOINTS * saved,
+        batch_size=run.batch_size,
+        held_out=run.data.held_out,
+    )
+
+
+def _latents(run: "ModelRun", stride: int, store: "EpisodeStore | None") -> float:
+    """Bytes on disk of the latents of a dataset, which are of colour and of depth, in two bytes a number."""
+    network, (height, width) = run.model.transformer, run.model.image_size
+    clip = network.latent_channels * run.model.latent_frames * network.views * (height // stride) * (width // stride)
+    rows = _rows(store, range(len(store))) if store else DEFAULT_TASKS * DEFAULT_EPISODES * EPISODE_ROWS
+    return rows // run.start_stride * clip * 2 * 2
 
 
 def _of_autoencoder(recipe: str, run: "AutoencoderRun", store: "EpisodeStore | None") -> Needs:

@@ -22,6 +22,7 @@ from torch.utils.flop_counter import flop_registry, sdpa_backward_flop_count, sd
 
 from xwam.core.streams import NoiseLevels, Streams
 from xwam.model.config import TransformerConfig
+from xwam.model.lora import LoraConfig, add_lora
 from xwam.model.text import SmallTextEncoderConfig
 from xwam.model.tokens import Layout, rotations
 from xwam.model.transformer import WorldActionTransformer
@@ -81,10 +82,11 @@ def plan(run: ModelRun, gpus: int = 1) -> Plan:
         parts = f"{gpus} GPUs in {config.accumulate} parts each"
         raise ValueError(f"batch_size {run.batch_size} cannot be shared by {parts}: change train.accumulate")
     layout = _layout(run, model)
-    traced = _traced(run.model.transformer, layout, samples, config.precision, config.checkpoint_blocks, gpus > 1)
+    way = Way(_low(run), config.checkpoint_blocks, gpus > 1, run.lora)
+    traced = traced_by_few(run.model.transformer, layout, samples, way)
     kept = _kept(model, run, shards)
-    offloaded = {"moments"} & {"moments" if config.optimizer == "adamw_offload" else ""}
-    offloaded |= {"averages"} if config.ema_on_host else set()
+    places = {"moments": config.optimizer == "adamw_offload", "averages": config.ema_on_host and config.ema_decay > 0}
+    offloaded = [name for name, on_host in places.items() if on_host]
     device = {name: 0 if name in offloaded else size for name, size in kept.items()}
     return Plan(
         run=run,
@@ -94,11 +96,18 @@ def plan(run: ModelRun, gpus: int = 1) -> Plan:
         parameters=parameters,
         trained=trained,
         device=device | {"gathered blocks": _gathered(model, run) if gpus > 1 else 0, "activations": traced.bytes},
-        host={name: kept[name] for name in sorted(offloaded)}
-        | {"checkpoint being written": sum(kept.values()) - kept["gradients"]},
+        host={name: kept[name] for name in offloaded}
+        | {"checkpoint being written": _written(kept, run)},
         flops=traced.flops * run.batch_size / samples,
         tokens=run.batch_size * sum(layout.lengths),
     )
+
+
+def _written(kept: dict[str, int], run: ModelRun) -> int:
+    """What a checkpoint copies to the host: all that stays but gradients, and what is frozen beside averages, too."""
+    frozen = kept["weights"] - kept["gradients"] if run.train.ema_decay and run.lora is None else 0
+    unwritten = kept["weights"] - kept["gradients"] if run.lora is not None else 0
+    return sum(kept.values()) - kept["gradients"] + frozen - unwritten
 
 
 @lru_cache
@@ -108,6 +117,8 @@ def _built(run: ModelRun) -> tuple[WorldActionModel, dict[str, int]]:
     with torch.device("meta"):
         model = WorldActionModel(run.model, text_encoder=None if small else nn.Module())
         text = model.text_encoder if small else UMT5TextEncoder(run.model.text)
+        if run.lora is not None:
+            add_lora(model, run.lora, torch.bfloat16 if _low(run) else None)
     parts = dict.fromkeys(["trunk", *ADDED.values()], 0)
     for name, parameter in model.transformer.named_parameters():
         parts[next((part for start, part in ADDED.items() if name.startswith(start)), "trunk")] += parameter.numel()
@@ -123,8 +134,13 @@ def _layout(run: ModelRun, model: WorldActionModel) -> Layout:
         side // model.autoencoder.spatial_stride // patch
         for side, patch in zip(config.image_size, network.patch[1:], strict=True)
     )
-    views = len(config.embodiment.cameras)
-    return Layout(config.latent_frames, views, rows, columns, config.actions, config.frames)
+    views, vectors = len(config.embodiment.cameras), (config.actions, config.frames) if network.acts else (0, 0)
+    return Layout(config.latent_frames, views, rows, columns, *vectors)
+
+
+def _low(run: ModelRun) -> bool:
+    """Whether products are in bfloat16; "auto" is taken for a GPU's."""
+    return run.train.precision != "fp32"
 
 
 def _kept(model: nn.Module, run: ModelRun, shards: int) -> dict[str, int]:
@@ -133,7 +149,7 @@ def _kept(model: nn.Module, run: ModelRun, shards: int) -> dict[str, int]:
     weights = gradients = moments = averages = 0
     with FakeTensorMode():
         for x in (*model.parameters(), *model.buffers()):
-            cut = x.requires_grad or x in inside
+            cut = x.requires_grad or x in inside  # what is frozen outside of blocks is not
             part = torch.empty(_cut(x.shape, shards) if cut else x.shape, dtype=x.dtype)
             weights += part.nbytes
             if x.requires_grad:
@@ -150,7 +166,7 @@ def _cut(shape: tuple[int, ...], shards: int) -> tuple[int, ...]:
 
 def _gathered(model: nn.Module, run: ModelRun) -> int:
     """Whole weights that many ranks gather: of two blocks, one of them with gradients, and of all outside of blocks."""
-    low = 2 if run.train.precision == "bf16" else 4
+    low = 2 if _low(run) else 4
     blocks = [sum(p.numel() for p in block.parameters()) for block in parallel.blocks_of(model)]
     outside = sum(p.numel() for p in model.parameters() if p.requires_grad) - sum(blocks)
     return max(blocks) * (2 * low + low + 4) + outside * (4 + 4)
@@ -160,28 +176,70 @@ def _nbytes(tensors: Iterable[Tensor]) -> int:
     return sum(x.nbytes for x in tensors)
 
 
+class Way(NamedTuple):
+    """How a network is trained: with products in bfloat16, blocks computed twice, blocks gathered, adapters."""
+
+    low: bool = True
+    recompute: bool = False
+    gathered: bool = False
+    lora: LoraConfig | None = None
+
+
+FEW = 1  # blocks from which on one more costs what the one before did
+
+
 @lru_cache
-def _traced(
-    network: TransformerConfig, layout: Layout, samples: int, precision: str, recompute: bool, gathered: bool
-) -> Traced:
-    """One forward and backward of the network on so many samples. Gathered blocks are in `precision` already."""
-    cpu, low = torch.device("cpu"), precision == "bf16"
-    rotations(layout, network.actions_per_frame, network.head_width, cpu)  # kept for good, so made of real numbers
+def traced_by_few(network: TransformerConfig, layout: Layout, samples: int, way: Way) -> Traced:
+    """`traced`, of a network with as few blocks as show what a block of the trunk and a pair with its twin add."""
+    pairs, alone = network.depth_blocks, network.blocks - network.depth_blocks
+
+    def of(alone: int, pairs: int) -> Traced:
+        small = network.model_copy(update={"blocks": alone + pairs, "depth_blocks": pairs})
+        return traced(small, layout, samples, way)
+
+    few_alone, few_pairs = min(alone, FEW), min(pairs, FEW)
+    few, total = of(few_alone, few_pairs), []
+    more_alone = of(few_alone + 1, few_pairs) if alone > few_alone else few
+    more_pairs = of(few_alone, few_pairs + 1) if pairs > few_pairs else few
+    for base, block, pair in zip(few, more_alone, more_pairs, strict=True):
+        total.append(base + (alone - few_alone) * (block - base) + (pairs - few_pairs) * (pair - base))
+    return Traced(*total)
+
+
+def traced(network: TransformerConfig, layout: Layout, samples: int, way: Way) -> Traced:
+    """One forward and backward of the network on so many samples; gathered blocks come as products take them."""
+    rotations(layout, network.actions_per_frame, network.head_width, torch.device("cpu"))  # kept, so of real numbers
+    with torch.device("meta"):
+        model = nn.ModuleDict({"transformer": WorldActionTransformer(network)})
+    if way.lora is not None:
+        add_lora(model, way.lora, torch.bfloat16 if way.low else None)
+    if way.gathered and way.low:
+        for block in parallel.blocks_of(model):
+            block.bfloat16()
     with FakeTensorMode(allow_non_fake_inputs=True):
-        model = WorldActionTransformer(network)
-        if gathered and low:
-            model.blocks.bfloat16(), model.depth_blocks.bfloat16()
-        parallel.prepare_blocks(model, recompute, compile=False)
-        for parameter in model.parameters():
+        _fake(model)
+        parallel.prepare_blocks(model, way.recompute, compile=False)
+        learning = [p for p in model.parameters() if p.requires_grad]
+        for parameter in learning:
             parameter.grad = torch.zeros_like(parameter)  # as from the second part of a batch on
         inputs = _inputs(network, layout, samples)
-        with Tracer(x for p in model.parameters() for x in (p, p.grad)) as tracer:
-            with torch.autocast("cpu", torch.bfloat16, low, cache_enabled=not recompute):
-                streams = model(*inputs, with_depth=network.depth_blocks > 0)
-                loss = sum(x.float().square().mean() for x in vars(streams).values() if x is not None)
-            del streams
-            loss.backward()
+        with Tracer([*model.parameters(), *(p.grad for p in learning)]) as tracer:
+            _descend(model["transformer"], inputs, way)
     return Traced(tracer.peak, tracer.flops)
+
+
+def _fake(model: nn.Module) -> None:
+    """Parameters on the meta device become ones that claim to be on the CPU, where all kernels are known."""
+    for module in model.modules():
+        for name, x in list(module.named_parameters(recurse=False)):
+            setattr(module, name, nn.Parameter(torch.empty(x.shape, dtype=x.dtype), requires_grad=x.requires_grad))
+
+
+def _descend(network: WorldActionTransformer, inputs: tuple[Any, ...], way: Way) -> None:
+    with torch.autocast("cpu", torch.bfloat16, way.low, cache_enabled=not way.recompute):
+        streams = network(*inputs, with_depth=network.config.depth_blocks > 0)
+        loss = sum(x.float().square().mean() for x in vars(streams).values() if x is not None and x.numel())
+    loss.backward()
 
 
 def _inputs(network: TransformerConfig, layout: Layout, samples: int) -> tuple[Streams, NoiseLevels, Tensor]:
@@ -238,37 +296,45 @@ class Tracer(TorchDispatchMode):
         self.now -= size
 
 
-def changes(plan_now: Plan, limit: float) -> list[tuple[str, Plan]]:
+def changes(now: Plan, limit: float) -> list[tuple[str, Plan]]:
     """What would make the run take less of each GPU, as options of `xwam train`, each with the plan that it leads to.
 
-    The last is the least of them that fit into `limit` bytes together, if any do.
+    First each change alone; then, until one fits into `limit` bytes, the changes of one GPU together, more GPUs that
+    share a copy, and an adapter instead of all weights.
     """
-    train, found, together = plan_now.run.train, [], {}
-    parts = plan_now.run.batch_size // plan_now.gpus
-    wanted: list[dict[str, Any]] = [
+    train, parts = now.run.train, now.run.batch_size // now.gpus
+    single: list[dict[str, Any]] = [
         {} if train.checkpoint_blocks else {"checkpoint_blocks": True},
         {} if train.accumulate >= parts else {"accumulate": parts},
         {"ema_on_host": True} if train.ema_decay and not train.ema_on_host else {},
-        {"optimizer": "adamw8bit"} if train.optimizer == "adamw" else {},
+        {} if train.optimizer != "adamw" else {"optimizer": "adamw8bit"},
         {} if train.optimizer == "adamw_offload" else {"optimizer": "adamw_offload"},
     ]
-    for change in filter(None, wanted):
-        found.append(_changed(plan_now, change, plan_now.gpus))
+    single = [change for change in single if change]
+    found = [_changed(now, change) for change in single]
+    together: dict[str, Any] = {}
+    for change in single:
         together |= change
-        both = _changed(plan_now, together, plan_now.gpus)
-        if len(together) > 1 and both[1].bytes <= limit:
-            return [*found, both]
-    gpus = max(2, 2 * plan_now.gpus)
-    while gpus <= plan_now.run.batch_size and plan_now.run.batch_size % (gpus * train.accumulate) == 0:
-        found.append(_changed(plan_now, {"shards": gpus}, gpus))
-        if found[-1][1].bytes <= limit:
+        if len(together) > 1 and (both := _changed(now, together))[1].bytes <= limit:
+            found.append(both)
             break
-        gpus *= 2
+    for gpus in (2 * now.gpus, 4 * now.gpus, 8 * now.gpus):
+        if parts % (gpus // now.gpus * train.accumulate) == 0 and not (found and found[-1][1].gpus > now.gpus):
+            more = _changed(now, {"shards": gpus}, gpus)
+            found += [more] if more[1].bytes <= limit else []
+    if now.run.lora is None:
+        frugal = {name: value for change in single[:2] for name, value in change.items() if name != "optimizer"}
+        found.append(_changed(now, frugal, lora=LoraConfig()))
     return found
 
 
-def _changed(before: Plan, change: dict[str, Any], gpus: int) -> tuple[str, Plan]:
-    train = before.run.train.model_copy(update=change)
+def _changed(
+    before: Plan, change: dict[str, Any], gpus: int | None = None, lora: LoraConfig | None = None
+) -> tuple[str, Plan]:
+    run, gpus = before.run, gpus or before.gpus
     options = [f"--gpus {gpus}"] if gpus != before.gpus else []
     options += [f"--set train.{name}={str(value).lower()}" for name, value in change.items()]
-    return " ".join(options), plan(before.run.model_copy(update={"train": train}), gpus)
+    if lora is not None:
+        options.append("--set lora={} --set start_from=MODEL")
+    train = run.train.model_copy(update=change)
+    return " ".join(options), plan(run.model_copy(update={"train": train, "lora": lora or run.lora}), gpus)
