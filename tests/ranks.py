@@ -10,6 +10,7 @@ import signal
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from tiny_model import tiny_model
 from xwam.core.streams import Batch, Streams
 from xwam.data.clips import ClipId
 from xwam.flow.levels import Fixed
-from xwam.train import checkpoint, parallel, pieces
+from xwam.train import checkpoint, optimizers, parallel, pieces
 from xwam.train.trainer import UNFINISHED, TrainConfig, Trainer
 from xwam.wam import WorldActionModel
 
@@ -82,8 +83,15 @@ class Samples:
         return {"sampled": means | {"loss": self.model.loss(batch, [1, 2], law=Fixed(0.5))["total"].item()}}
 
 
-def trainer_of(run: Path, before=lambda step: None, uneven: bool = False, **changes) -> Trainer:
-    model = tiny_model(text_dropout=0.3)
+def trainer_of(
+    run: Path, before=lambda step: None, uneven: bool = False, unallocated: bool = False, **changes
+) -> Trainer:
+    """If `unallocated`, only rank 0 makes weights, and it makes none that a checkpoint holds."""
+    saved = checkpoint.newest_step(run) > 0
+    with parallel.unallocated(saved) if unallocated else nullcontext():
+        model = tiny_model(text_dropout=0.3)
+    empty = unallocated and (saved or parallel.rank() > 0)
+    assert all(parameter.is_meta == empty for parameter in model.parameters())
     return Trainer(model, Parts(before, uneven), settings(**changes), run, examination=Samples(model))
 
 
@@ -110,7 +118,10 @@ def die_while_saving(step: int) -> None:
     checkpoint.write = deadly
 
 
-def do(run: str, stop: int | None = None, die: int | None = None, pause_s: float = 0.0, **changes) -> bool:
+def do(
+    run: str, stop: int | None = None, die: int | None = None, pause_s: float = 0.0, block: int = 256, **changes
+) -> bool:
+    optimizers.BLOCK = block
     if die is not None:
         die_while_saving(die)
     before = (lambda step: time.sleep(pause_s)) if pause_s else stopped_at(stop)

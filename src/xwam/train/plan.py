@@ -10,7 +10,6 @@ import weakref
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache, partial
-from math import prod
 from typing import Any, NamedTuple
 
 import torch
@@ -27,6 +26,7 @@ from xwam.model.text import SmallTextEncoderConfig
 from xwam.model.tokens import Layout, rotations
 from xwam.model.transformer import WorldActionTransformer
 from xwam.model.wan import UMT5TextEncoder
+from xwam.saved import ModelConfig
 from xwam.train import parallel
 from xwam.train.optimizers import OPTIMIZERS
 from xwam.train.runs import ModelRun
@@ -49,7 +49,7 @@ class Plan:
     """What a run takes on so many GPUs, of which `shards` share one copy of the weights.
 
     `samples` is how many a GPU computes at once. `device` and `host` are bytes by part, of a GPU and of the host's
-    memory for each GPU; `flops` and `tokens` are those of a step of all GPUs, where what is computed twice counts twice.
+    memory for each GPU; `flops` and `tokens` are those of a step of all GPUs, and what is computed twice counts twice.
     """
 
     run: ModelRun
@@ -74,7 +74,7 @@ class Plan:
 
 def plan(run: ModelRun, gpus: int = 1) -> Plan:
     """The plan of a run on so many GPUs; raises if they cannot share its batch."""
-    config, (model, parameters) = run.train, _built(run)
+    config, (model, parameters) = run.train, _built(run.model, run.lora, _low(run))
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
     shards = parallel.columns(config.parallel, config.shards, trained, gpus, min(gpus, MACHINE_GPUS))
     samples, rest = divmod(run.batch_size, gpus * config.accumulate)
@@ -96,32 +96,30 @@ def plan(run: ModelRun, gpus: int = 1) -> Plan:
         parameters=parameters,
         trained=trained,
         device=device | {"gathered blocks": _gathered(model, run) if gpus > 1 else 0, "activations": traced.bytes},
-        host={name: kept[name] for name in offloaded}
-        | {"checkpoint being written": _written(kept, run)},
+        host={name: kept[name] for name in offloaded} | {"checkpoint being written": _written(kept, run)},
         flops=traced.flops * run.batch_size / samples,
         tokens=run.batch_size * sum(layout.lengths),
     )
 
 
 def _written(kept: dict[str, int], run: ModelRun) -> int:
-    """What a checkpoint copies to the host: all that stays but gradients, and what is frozen beside averages, too."""
-    frozen = kept["weights"] - kept["gradients"] if run.train.ema_decay and run.lora is None else 0
-    unwritten = kept["weights"] - kept["gradients"] if run.lora is not None else 0
-    return sum(kept.values()) - kept["gradients"] + frozen - unwritten
+    """What a checkpoint copies to the host: weights, all of them again with the averages, and moments."""
+    weights = kept["weights"] if run.lora is None else kept["gradients"]  # a frozen base is not written
+    return weights * (2 if run.train.ema_decay else 1) + kept["moments"]
 
 
 @lru_cache
-def _built(run: ModelRun) -> tuple[WorldActionModel, dict[str, int]]:
+def _built(config: ModelConfig, lora: LoraConfig | None, low: bool) -> tuple[WorldActionModel, dict[str, int]]:
     """The model that is trained, without memory, and parameters by part, those of the text encoder too."""
-    small = isinstance(run.model.text, SmallTextEncoderConfig)
+    small = isinstance(config.text, SmallTextEncoderConfig)
     with torch.device("meta"):
-        model = WorldActionModel(run.model, text_encoder=None if small else nn.Module())
-        text = model.text_encoder if small else UMT5TextEncoder(run.model.text)
-        if run.lora is not None:
-            add_lora(model, run.lora, torch.bfloat16 if _low(run) else None)
+        model = WorldActionModel(config, text_encoder=None if small else nn.Module())
+        text = model.text_encoder if small else UMT5TextEncoder(config.text)
     parts = dict.fromkeys(["trunk", *ADDED.values()], 0)
     for name, parameter in model.transformer.named_parameters():
         parts[next((part for start, part in ADDED.items() if name.startswith(start)), "trunk")] += parameter.numel()
+    if lora is not None:
+        add_lora(model, lora, torch.bfloat16 if low else None)
     for name, module in (("autoencoder", model.autoencoder), ("text encoder", text)):
         parts[name] = sum(p.numel() for p in module.parameters())
     return model, parts
