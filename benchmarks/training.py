@@ -34,7 +34,7 @@ from xwam.flow.objective import training_loss
 from xwam.model.config import TransformerConfig
 from xwam.model.transformer import WorldActionTransformer
 from xwam.model.wan import UMT5TextEncoder, UMT5TextEncoderConfig, WanAutoencoder, WanAutoencoderConfig
-from xwam.recipes import wan22_5b_robocasa
+from xwam.recipes import RELEASED
 from xwam.train.parallel import prepare_blocks
 from xwam.wam import ModelConfig
 
@@ -42,7 +42,7 @@ RESULTS = Path(__file__).parent / "results"
 WAYS = ("plain", "plain network", "pixels", "latents")
 FROM_LATENTS = ("plain network", "latents")
 LAW = Asynchronous()
-FULL = wan22_5b_robocasa()
+FULL = RELEASED["wan22-5b-robocasa"]()
 
 
 def reduced(image: tuple[int, int] = (128, 160), **sizes: int) -> ModelConfig:

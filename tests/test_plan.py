@@ -110,8 +110,9 @@ def test_arithmetic_is_that_of_a_real_step(recompute):
 def test_few_blocks_tell_of_many(way):
     large = planned(blocks=6, depth_blocks=3)
     assert traced_by_few(large, LAYOUT, 8, way) == traced(large, LAYOUT, 8, way)
-    without = planned(depth_blocks=0)
-    assert traced_by_few(without, LAYOUT, 8, way) == traced(without, LAYOUT, 8, way)
+    for depth in ("branch", "sequence"):
+        without = planned(depth_blocks=0, depth=depth)
+        assert traced_by_few(without, LAYOUT, 8, way) == traced(without, LAYOUT, 8, way)
 
 
 def test_blocks_computed_twice_take_less_memory_and_more_arithmetic():

@@ -21,6 +21,7 @@ from torch.utils.flop_counter import flop_registry, sdpa_backward_flop_count, sd
 
 from xwam.core.streams import NoiseLevels, Streams
 from xwam.model.config import TransformerConfig
+from xwam.model.depth_stream import network_of
 from xwam.model.lora import LoraConfig, add_lora
 from xwam.model.text import SmallTextEncoderConfig
 from xwam.model.tokens import Layout, rotations
@@ -206,9 +207,8 @@ def traced_by_few(network: TransformerConfig, layout: Layout, samples: int, way:
 
 def traced(network: TransformerConfig, layout: Layout, samples: int, way: Way) -> Traced:
     """One forward and backward of the network on so many samples; gathered blocks come as products take them."""
-    rotations(layout, network.actions_per_frame, network.head_width, torch.device("cpu"))  # kept, so of real numbers
     with torch.device("meta"):
-        model = nn.ModuleDict({"transformer": WorldActionTransformer(network)})
+        model = nn.ModuleDict({"transformer": network_of(network)})
     if way.lora is not None:
         add_lora(model, way.lora, torch.bfloat16 if way.low else None)
     if way.gathered and way.low:
@@ -223,6 +223,7 @@ def traced(network: TransformerConfig, layout: Layout, samples: int, way: Way) -
         inputs = _inputs(network, layout, samples)
         with Tracer([*model.parameters(), *(p.grad for p in learning)]) as tracer:
             _descend(model["transformer"], inputs, way)
+    rotations.cache_clear()  # whose tables have no numbers now
     return Traced(tracer.peak, tracer.flops)
 
 
@@ -235,7 +236,7 @@ def _fake(model: nn.Module) -> None:
 
 def _descend(network: WorldActionTransformer, inputs: tuple[Any, ...], way: Way) -> None:
     with torch.autocast("cpu", torch.bfloat16, way.low, cache_enabled=not way.recompute):
-        streams = network(*inputs, with_depth=network.config.depth_blocks > 0)
+        streams = network(*inputs, with_depth=network.config.has_depth)
         loss = sum(x.float().square().mean() for x in vars(streams).values() if x is not None and x.numel())
     loss.backward()
 
@@ -243,13 +244,16 @@ def _descend(network: WorldActionTransformer, inputs: tuple[Any, ...], way: Way)
 def _inputs(network: TransformerConfig, layout: Layout, samples: int) -> tuple[Streams, NoiseLevels, Tensor]:
     _, height, width = network.patch
     size = (layout.frames, layout.views, layout.rows * height, layout.columns * width)
+    video = torch.zeros(samples, network.latent_channels, *size)
     streams = Streams(
-        video=torch.zeros(samples, network.latent_channels, *size),
+        video=video,
+        depth=video.clone() if network.denoises_depth else None,
         action=torch.zeros(samples, layout.actions, network.action_width),
         proprio=torch.zeros(samples, layout.proprios, network.proprio_width),
     )
     sigma = torch.zeros(samples)
-    levels = NoiseLevels.of_streams(sigma, sigma, layout.frames, layout.actions, layout.proprios)
+    counts = (layout.frames, layout.actions, layout.proprios)
+    levels = NoiseLevels.of_streams(sigma, sigma, *counts, depth=network.denoises_depth)
     return streams, levels, torch.zeros(samples, network.text_tokens, network.text_width)
 
 
