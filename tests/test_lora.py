@@ -127,7 +127,7 @@ def test_two_ranks_adapt_and_grow_as_one_does(tmp_path):
     program = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", __file__]
     path = os.pathsep.join([str(Path(__file__).parent), *sys.path])
     env = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run([*program, str(tmp_path)], env=env, capture_output=True, text=True, timeout=300)
+    done = subprocess.run([*program, str(tmp_path)], env=env, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
     shared, own = load_file(tmp_path / "grown.safetensors"), grown(tmp_path / "prior", 1)
     assert shared.keys() == own.keys() and all(torch.equal(x, shared[name]) for name, x in own.items())
