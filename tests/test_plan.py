@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch.autograd.graph import saved_tensors_hooks
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
 from xwam.model.lora import LoraConfig
 from xwam.model.tokens import Layout
@@ -20,6 +20,13 @@ from xwam.train.plan_table import show_plan
 from xwam.train.runs import ModelRun
 from xwam.wam import WorldActionModel
 
+# What PyTorch counts of the same kernel on a GPU.
+ATTENTION = {
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: lambda q, k, v, *_, **__: sdpa_flop_count(q, k, v),
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward: lambda g, q, k, v, *_, **__: (
+        sdpa_backward_flop_count(g, q, k, v)
+    ),
+}
 LAYOUT = Layout(frames=3, views=2, rows=4, columns=4, actions=8, proprios=9)
 
 
@@ -101,7 +108,7 @@ def test_arithmetic_is_that_of_a_real_step(recompute):
     way = Way(low=False, recompute=recompute)
     network, inputs = real(2, way)
     planning.parallel.prepare_blocks(network, recompute, compile=False)
-    with FlopCounterMode(display=False) as counter:
+    with FlopCounterMode(display=False, custom_mapping=ATTENTION) as counter:
         planning._descend(network, inputs, way)
     assert traced(planned(), LAYOUT, 2, way).flops == counter.get_total_flops()
 

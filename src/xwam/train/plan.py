@@ -184,7 +184,7 @@ class Way(NamedTuple):
     lora: LoraConfig | None = None
 
 
-FEW = 1  # blocks from which on one more costs what the one before did
+FEW = 2  # blocks from which on one more costs what the one before did: peaks are at the last ones then
 
 
 @lru_cache
