@@ -61,7 +61,7 @@ def needs_of(recipe: str, dataset: Path) -> Needs:
     if recipe in RELEASED:
         return _of_released(recipe, RELEASED[recipe]())
     if recipe not in RECIPES:
-        raise ValueError(f"no recipe {recipe!r}; there are {', '.join((*RECIPES, *RELEASED))}")
+        raise ValueError(f"no recipe {recipe!r}; there are {', '.join({**RECIPES, **RELEASED})}")
     run, store = RECIPES[recipe](dataset, Path("autoencoder")), _opened(dataset)
     if isinstance(run, AutoencoderRun):
         return _of_autoencoder(recipe, run, store)

@@ -103,7 +103,7 @@ def check_weights(needs: Needs, weights: Path | None) -> list[Finding]:
     if needs.trains:
         return []
     from xwam.model.weights import RELEASED_FILE
-    from xwam.wam import CONFIG, WEIGHTS
+    from xwam.saved import CONFIG, WEIGHTS
 
     convert = f"--model {needs.recipe}"
     if weights is None or not weights.exists():
