@@ -128,7 +128,9 @@ def test_optimizer_of_another_model(tmp_path):
 
 def test_a_run_is_resumed_under_its_own_configuration_only(tmp_path):
     config = {"train": {"steps": 4, "betas": (0.9, 0.99)}, "seed": 0}
+    checkpoint.open_run(tmp_path, {"width": 2})  # and ends before its first step, which binds nobody
     checkpoint.open_run(tmp_path, config)
+    (tmp_path / "log.jsonl").touch()
     checkpoint.open_run(tmp_path, config)
     assert json.loads((tmp_path / "config.json").read_text())["train"]["betas"] == [0.9, 0.99]
     with pytest.raises(ValueError) as caught:

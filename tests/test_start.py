@@ -85,7 +85,7 @@ def test_sizes_that_do_not_fit_are_refused(home, first, tmp_path):
     with pytest.raises(ValueError, match=said):
         later_run(home, first, sizes={"ffn_width": 40}).train_in(tmp_path)
     with pytest.raises(ValueError, match="has 2 heads, this model 4: set model.transformer.heads"):
-        later_run(home, first, sizes={"heads": 4}).train_in(tmp_path)
+        later_run(home, first, sizes={"heads": 4}).train_in(tmp_path)  # the same folder: nothing has begun in it
     with pytest.raises(ValueError, match="holds no model that xwam exported"):
         fill_model(WorldActionModel.load(first / "export"), home)
 
@@ -123,6 +123,7 @@ def test_an_autoencoder_begins_with_another_or_with_a_models(home, first, tmp_pa
 def test_a_setting_younger_than_the_run_has_its_default_there(home, tmp_path):
     run = run_of(home, home / "latents")
     checkpoint.open_run(tmp_path, run)
+    (tmp_path / "log.jsonl").touch()
     old = json.loads((tmp_path / "config.json").read_text())
     del old["start_from"], old["train"]["schedule"]
     (tmp_path / "config.json").write_text(json.dumps(old))

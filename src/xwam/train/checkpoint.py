@@ -42,7 +42,8 @@ def open_run(run: Path, config: Config, free: Collection[str] = ()) -> None:
     asked = config.model_dump(mode="json") if isinstance(config, BaseModel) else dict(config)
     path = run / "config.json"
     (run / "checkpoints").mkdir(parents=True, exist_ok=True)
-    if not path.exists():
+    begun = latest(run) is not None or (run / "log.jsonl").exists()
+    if not path.exists() or not begun:  # a start that was refused leaves its configuration, and no step
         part = path.with_suffix(".json.part")
         part.write_text(json.dumps(asked, indent=2) + "\n")
         sync(part)
