@@ -23,19 +23,19 @@ from xwam.train.trainer import TrainConfig
 
 
 def nano_autoencoder(dataset: Path, autoencoder: Path) -> AutoencoderRun:
-    """The small autoencoder of nano: about a quarter of an hour on two CPU cores."""
+    """The small autoencoder of nano: about an hour on two CPU cores that multiply bfloat16, hours on others."""
     return AutoencoderRun(
         data=DataConfig(dataset=str(dataset)),
         embodiment=metaworld(),
         autoencoder=SmallAutoencoderConfig(),
         train=TrainConfig(
-            steps=1800, learning_rate=1.5e-3, warmup_steps=50, ema_decay=0.995, validate_every=250, save_every=250
+            steps=5400, learning_rate=1.5e-3, warmup_steps=50, ema_decay=0.995, validate_every=250, save_every=250
         ),
     )
 
 
 def nano(dataset: Path, autoencoder: Path) -> ModelRun:
-    """The world action model that ships with the package: over an hour on two CPU cores."""
+    """The world action model that ships with the package: over an hour on two such cores, hours on others."""
     robot, codec, text = metaworld(), SmallAutoencoderConfig(), SmallTextEncoderConfig()
     inputs = {"latent_channels": codec.channels, "text_width": text.width, "text_tokens": text.tokens}
     sizes = {"width": 192, "ffn_width": 768, "heads": 6, "blocks": 6, "depth_blocks": 1, "ffn_gelu": "erf"}
