@@ -123,7 +123,7 @@ def test_arithmetic_is_that_of_a_real_step(recompute):
     assert traced(planned(), LAYOUT, 2, way).flops == counter.get_total_flops()
 
 
-@pytest.mark.parametrize("way", [Way(), Way(recompute=True, gathered=True, lora=LoraConfig())])
+@pytest.mark.parametrize("way", [Way(), Way(recompute=True, gathered=True)])
 def test_few_blocks_tell_of_many(way):
     large = planned(blocks=6, depth_blocks=3)
     assert traced_by_few(large, LAYOUT, 8, way) == traced(large, LAYOUT, 8, way)
@@ -142,6 +142,9 @@ def test_an_adapter_takes_neither_gradients_nor_moments_of_its_base(reckoned):
     assert adapter.trained < 0.3 * whole.trained and adapter.parameters == whole.parameters
     assert adapter.device["moments"] < 0.3 * whole.device["moments"]
     assert adapter.device["weights"] < whole.device["weights"], "what is frozen is in bfloat16"
+    small = planned(blocks=1, depth_blocks=1)
+    full, low_rank = (traced(small, LAYOUT, 2, Way(lora=lora)) for lora in (None, LoraConfig(rank=2)))
+    assert low_rank.flops < 0.9 * full.flops, "what is frozen needs no gradients"
 
 
 def test_a_batch_that_does_not_divide_is_refused(reckoned):

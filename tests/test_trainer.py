@@ -226,7 +226,7 @@ def test_another_configuration_is_refused(tmp_path):
 
 def test_the_resolved_configuration_is_the_runs(tmp_path):
     resolved = {"model": {"width": 16}, "train": settings().model_dump(mode="json")}
-    Trainer(Toy(), ToyBatches(), settings(), tmp_path, resolved)
+    Trainer(Toy(), ToyBatches(), settings(), tmp_path, resolved).fit()
     assert json.loads((tmp_path / "config.json").read_text()) == resolved
     with pytest.raises(ValueError, match="model.width: 16 in the run, 32 now"):
         Trainer(Toy(), ToyBatches(), settings(), tmp_path, {**resolved, "model": {"width": 32}})
