@@ -51,15 +51,20 @@ def _time(plan: Plan, tflops: float) -> Table:
     hours = steps * seconds / 3600
     table = _table(f"at {tflops:g} TFLOP/s a GPU", "")
     for name, value in (
-        ("PFLOP a step, with what is computed twice", f"{plan.flops / 1e15:,.3f}"),
+        ("PFLOP a step, with what is computed twice", _told(plan.flops / 1e15)),
         ("tokens a step", f"{plan.tokens:,}"),
-        ("seconds a step", f"{seconds:,.2f}"),
+        ("seconds a step", _told(seconds)),
         ("tokens a second", f"{plan.tokens / seconds:,.0f}"),
-        (f"hours for {steps:,} steps", f"{hours:,.1f}"),
-        ("GPU-hours", f"{hours * plan.gpus:,.0f}"),
+        (f"hours for {steps:,} steps", _told(hours)),
+        ("GPU-hours", _told(hours * plan.gpus)),
     ):
         table.add_row(name, value)
     return table
+
+
+def _told(value: float) -> str:
+    """Three digits, whatever the size of the model."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def _changes(plan: Plan, gpu_gb: float) -> Table:
