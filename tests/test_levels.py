@@ -38,7 +38,7 @@ step_counts = st.tuples(st.integers(1, 60), st.integers(1, 60)).map(lambda n: {"
 
 
 def draw(law, samples=64, seed=0):
-    return law.draw(samples, torch.Generator().manual_seed(seed))
+    return law.levels(torch.rand(law.dice, samples, generator=torch.Generator().manual_seed(seed)))
 
 
 @settings(deadline=None)

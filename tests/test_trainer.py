@@ -18,7 +18,7 @@ from xwam.train.ema import Ema, decay_at
 from xwam.train.precision import precision_of
 from xwam.train.progress import Pace, progress, stop_requests
 from xwam.train.schedule import learning_rate_at, seeds_at
-from xwam.train.trainer import TrainConfig, Trainer, parameter_groups, prefetched
+from xwam.train.trainer import TrainConfig, Trainer, parameter_groups
 
 FILES = ("model.safetensors", "ema.safetensors", "optimizer.safetensors")
 
@@ -417,20 +417,6 @@ def test_what_decays():
     assert decayed["weight_decay"] == 0.1 and kept["weight_decay"] == 0.0
     assert {id(p) for p in decayed["params"]} == {id(model["linear"].weight), id(model["conv"].weight)}
     assert len(kept["params"]) == 6  # two biases, two of the norm, the embedding, the table
-
-
-def test_batches_come_in_order_and_one_ahead():
-    asked = []
-
-    def load(step):
-        asked.append(step)
-        return step
-
-    stream = prefetched(load, range(3, 7))
-    assert next(stream) == 3
-    assert list(stream) == [4, 5, 6]
-    assert asked == [3, 4, 5, 6]
-    assert list(prefetched(load, range(2, 2))) == []
 
 
 def test_progress_outside_a_terminal(capsys):

@@ -116,9 +116,16 @@ class Batch:
         valid = {"action_valid": self.action_valid[:, :0, :0], "proprio_valid": self.proprio_valid[:, :0, :0]}
         return replace(self, streams=cut, **valid)
 
-    def to(self, device: torch.device | str) -> Self:
-        moved = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "instructions"}
-        return replace(self, **{name: x.to(device) for name, x in moved.items()})
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> Self:
+        return self._with_tensors(lambda x: x.to(device, non_blocking=non_blocking))
+
+    def pin_memory(self) -> Self:
+        """The same in memory of the host that a GPU copies from by itself; torch's loaders ask for it by this name."""
+        return self._with_tensors(lambda x: x.pin_memory())
+
+    def _with_tensors(self, function: Callable[[Tensor], Tensor]) -> Self:
+        masks = {name: function(getattr(self, name)) for name in ("action_valid", "proprio_valid", "depth_valid")}
+        return replace(self, streams=self.streams.map(function), **masks)
 
 
 # velocity(noisy streams, their levels, with_depth) -> velocities of video, action and proprio, and of depth if it is

@@ -46,7 +46,7 @@ def levels_of(
 
 # ---- training laws ---------------------------------------------------------------------------------------------
 #
-# A law has two methods. `draw` gives each sample's sigma of video and of action, on the generator's device.
+# A law has two methods. `levels` turns `dice` numbers a sample, uniform in [0, 1), into its sigma of video and of action.
 # `supports` says whether a pair lies in the law's (closed) support: whether the network has met it in training.
 
 
@@ -55,10 +55,11 @@ class Coupled:
     """One level for all streams; the baseline that samples synchronously."""
 
     name: ClassVar[str] = "coupled"
+    dice: ClassVar[int] = 1
     shift: float = 5.0
 
-    def draw(self, samples: int, generator: torch.Generator) -> tuple[Float[Tensor, " B"], Float[Tensor, " B"]]:
-        sigma = shifted(_uniforms(1, samples, generator)[0], self.shift)
+    def levels(self, uniforms: Float[Tensor, "dice B"]) -> tuple[Float[Tensor, " B"], Float[Tensor, " B"]]:
+        sigma = shifted(uniforms[0], self.shift)
         return sigma, sigma.clone()
 
     def supports(self, sigma_video: float, sigma_action: float) -> bool:
@@ -70,10 +71,11 @@ class Independent:
     """Each level on its own, as in Unified World Models (arXiv 2504.02792); learns inverse dynamics too."""
 
     name: ClassVar[str] = "independent"
+    dice: ClassVar[int] = 2
     shift: float = 5.0
 
-    def draw(self, samples: int, generator: torch.Generator) -> tuple[Float[Tensor, " B"], Float[Tensor, " B"]]:
-        video, action = shifted(_uniforms(2, samples, generator), self.shift)
+    def levels(self, uniforms: Float[Tensor, "dice B"]) -> tuple[Float[Tensor, " B"], Float[Tensor, " B"]]:
+        video, action = shifted(uniforms, self.shift)
         return video, action
 
     def supports(self, sigma_video: float, sigma_action: float) -> bool:
@@ -89,6 +91,7 @@ class Asynchronous:
     """
 
     name: ClassVar[str] = "asynchronous"
+    dice: ClassVar[int] = 3
     shift: float = 5.0
     clean_action_probability: float = 0.5
 
@@ -96,8 +99,8 @@ class Asynchronous:
         if not 0 <= self.clean_action_probability <= 1:
             raise ValueError(f"clean_action_probability is {self.clean_action_probability}; give one in 0 .. 1")
 
-    def draw(self, samples: int, generator: torch.Generator) -> tuple[Float[Tensor, " B"], Float[Tensor, " B"]]:
-        chance, sigma, u = _uniforms(3, samples, generator)
+    def levels(self, uniforms: Float[Tensor, "dice B"]) -> tuple[Float[Tensor, " B"], Float[Tensor, " B"]]:
+        chance, sigma, u = uniforms
         clean = chance < self.clean_action_probability
         b = u ** (1 / 1.5)  # the distribution function of Beta(a, 1) is x^a
         video = torch.where(clean, sigma, sigma + (1 - sigma) * b)
@@ -116,14 +119,15 @@ class Asynchronous:
 class Fixed:
     """One level for all streams, always the same: no law to train by, but one to measure losses under."""
 
+    dice: ClassVar[int] = 0
     sigma: float
 
     def __post_init__(self):
         if not 0 < self.sigma <= 1:
             raise ValueError(f"sigma is {self.sigma}; give one above 0, where all is given, and up to 1")
 
-    def draw(self, samples: int, generator: torch.Generator) -> tuple[Float[Tensor, " B"], Float[Tensor, " B"]]:
-        level = torch.full((samples,), self.sigma, device=generator.device)
+    def levels(self, uniforms: Float[Tensor, "dice B"]) -> tuple[Float[Tensor, " B"], Float[Tensor, " B"]]:
+        level = uniforms.new_full(uniforms.shape[1:], self.sigma)
         return level, level.clone()
 
     def supports(self, sigma_video: float, sigma_action: float) -> bool:
@@ -144,10 +148,6 @@ def law_of(name: str, **settings: float) -> Law:
     if unknown := sorted(settings.keys() - known.keys()):
         raise ValueError(f"the {name} noise law has no setting {unknown[0]!r}; it has {', '.join(known)}")
     return laws[name](**settings)
-
-
-def _uniforms(rows: int, samples: int, generator: torch.Generator) -> Float[Tensor, "rows B"]:
-    return torch.rand(rows, samples, generator=generator, device=generator.device)
 
 
 def _are_levels(*sigmas: float) -> bool:

@@ -131,9 +131,8 @@ def _counting(batch: Batch, levels: NoiseLevels) -> dict[str, Bool[Tensor, "..."
 
 
 def _levels(batch: Batch, law: Law | Fixed, generators: Sequence[torch.Generator], depth: bool = False) -> NoiseLevels:
-    video, action = zip(*(law.draw(1, generator) for generator in generators), strict=True)
-    device = batch.streams.action.device
-    return levels_of(batch.streams, torch.cat(video).to(device), torch.cat(action).to(device), depth)
+    uniforms = torch.stack([torch.rand(law.dice, generator=generator) for generator in generators], dim=1)
+    return levels_of(batch.streams, *law.levels(uniforms.to(batch.streams.action.device)), depth)
 
 
 def _with_unknown_depth(batch: Batch) -> Batch:

@@ -6,8 +6,7 @@ is the run that was not, and many ranks train as one does.
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from statistics import fmean
@@ -20,6 +19,7 @@ from torch import Tensor, nn
 from xwam.core.config import Frozen
 from xwam.train import checkpoint, parallel
 from xwam.train.ema import Ema
+from xwam.train.loading import loaders_for, prefetched
 from xwam.train.optimizers import OPTIMIZERS
 from xwam.train.precision import Precision, precision_of
 from xwam.train.progress import Show, progress, stop_requests
@@ -43,7 +43,8 @@ class TrainConfig(Frozen):
     node, or `shards` of them, hold one copy; auto takes what the size of the model asks for. Each rank takes its part
     of a batch in `accumulate` parts, one after the other. `checkpoint_blocks` computes the inside of each block twice
     and need not keep it; `compile_blocks` takes minutes at first and is faster then. `xwam.train.optimizers` tells the
-    three `optimizer`s; averages may be `ema_on_host`, and there are none if `ema_decay` is 0.
+    three `optimizer`s; averages may be `ema_on_host`, and there are none if `ema_decay` is 0. So many `loaders` are
+    processes that make batches; without them a thread does, which is what a CPU gets unless told otherwise.
     """
 
     steps: int = Field(gt=0)
@@ -65,7 +66,7 @@ class TrainConfig(Frozen):
     # Where and how it is computed, which changes rounding at most: these may differ when a run is resumed.
     MACHINE: ClassVar = frozenset(
         {"parallel", "shards", "accumulate", "checkpoint_blocks", "compile_blocks", "optimizer", "ema_on_host"}
-        | {"keep", "threads", "device"}
+        | {"keep", "threads", "loaders", "device"}
     )
     # What is shown and measured of it, which changes nothing of it: these may differ, too.
     WATCHING: ClassVar = frozenset({"trackers", "validation", "closed_loop"})
@@ -79,6 +80,7 @@ class TrainConfig(Frozen):
     optimizer: Literal["adamw", "adamw8bit", "adamw_offload"] = "adamw"
     ema_on_host: bool = False
     threads: int | None = Field(None, gt=0)
+    loaders: int | None = Field(None, ge=0)
     device: str = "auto"
 
     @model_validator(mode="after")
@@ -145,6 +147,7 @@ class Trainer:
         self.model: nn.Module = model
         self.batches = batches
         self.config = config
+        self.loaders = loaders_for(self.device) if config.loaders is None else config.loaders
         self.ema = Ema(self.model, config.ema_decay, config.ema_on_host)
         groups = parameter_groups(self.model, config.weight_decay)
         fused = {"fused": True} if config.optimizer == "adamw" and self.device.type in ("cpu", "cuda") else {}
@@ -169,7 +172,8 @@ class Trainer:
         config, began = self.config, time.perf_counter()
         self.model.train()
         with stop_requests() as stop, self._progress() as show:
-            for batch in prefetched(self.batches.train, range(self.step, config.steps)):
+            steps, pinned = range(self.step, config.steps), self.device.type == "cuda"
+            for batch in prefetched(self.batches.train, steps, self.loaders, pinned):
                 record = self._update(batch, began)
                 last = self.step == config.steps
                 show(record, *(parallel.ranks() * size for size in (len(batch), self.model.tokens(batch))))
@@ -292,7 +296,7 @@ class Trainer:
         for part, last in parts_of(len(batch), self.config.accumulate if training else 1):
             parallel.sum_between_copies(self.model, last)
             with self._autocast():
-                losses = self.model.loss(batch[part].to(self.device), seeds[part], counts)
+                losses = self.model.loss(batch[part].to(self.device, non_blocking=True), seeds[part], counts)
             if training:
                 # gradients are averaged over ranks, and these losses are shares of a sum
                 (parallel.ranks() * losses["total"]).backward()
@@ -377,17 +381,6 @@ def parts_of(count: int, parts: int) -> list[tuple[slice, bool]]:
         raise ValueError(f"accumulate {parts} does not divide the {count} samples that each rank has of a batch")
     size = count // parts
     return [(slice(i * size, (i + 1) * size), i == parts - 1) for i in range(parts)]
-
-
-def prefetched(load: Callable[[int], Any], steps: range) -> Iterator[Any]:
-    """load(step) for each step in order; the next one is prepared in a thread while the last is in use."""
-    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="batches") as pool:
-        coming = [pool.submit(load, step) for step in steps[:1]]
-        for step in steps:
-            batch = coming.pop().result()
-            if step + 1 in steps:
-                coming.append(pool.submit(load, step + 1))
-            yield batch
 
 
 def _not_finite(values: dict[str, float]) -> list[str]:
