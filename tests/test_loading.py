@@ -4,8 +4,8 @@ import os
 
 import pytest
 import torch
-from test_trainer import Toy, ToyBatches, settings
 
+from test_trainer import Toy, ToyBatches, settings
 from xwam.core.streams import Batch, Streams
 from xwam.train.loading import loaders_for, prefetched
 from xwam.train.trainer import Trainer

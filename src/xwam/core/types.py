@@ -12,6 +12,10 @@ import numpy as np
 from jaxtyping import Bool, Float, UInt8
 
 DepthScale = Literal["metric", "aligned", "relative"]
+Origin = Literal["imagined", "recorded", "simulated"]
+
+# What a pixel shows, where that is known: `RGBDClip.layers`.
+BACKGROUND, ROBOT, OBJECT = 0, 1, 2
 
 
 @dataclass(frozen=True)
@@ -36,7 +40,10 @@ class ActionChunk:
 
 @dataclass(frozen=True)
 class RGBDClip:
-    """What all cameras see over time: recorded, simulated, or imagined; a viewer need not know which."""
+    """What all cameras see over time: recorded, simulated, or imagined; a viewer need not know which.
+
+    Depth is 0 where unknown. `layers`, if known, says of each pixel whether it shows `BACKGROUND`, `ROBOT` or `OBJECT`.
+    """
 
     cameras: tuple[str, ...]
     rgb: UInt8[np.ndarray, "V T H W 3"]
@@ -45,10 +52,13 @@ class RGBDClip:
     T_base_cam: Float[np.ndarray, "V T 4 4"]
     period_s: float
     depth_scale: DepthScale = "metric"
+    layers: UInt8[np.ndarray, "V T H W"] | None = None
 
     def __post_init__(self):
         V, T, H, W, _ = self.rgb.shape
         wanted = {"depth_m": (V, T, H, W), "intrinsics": (V, T, 3, 3), "T_base_cam": (V, T, 4, 4)}
+        if self.layers is not None:
+            wanted["layers"] = (V, T, H, W)
         for name, shape in wanted.items():
             if getattr(self, name).shape != shape:
                 raise ValueError(f"{name} has shape {getattr(self, name).shape}, rgb {self.rgb.shape} needs {shape}")
@@ -63,6 +73,29 @@ class Dream:
     scene: RGBDClip
     chunk: ActionChunk
     proprio: Float[np.ndarray, "T D"]
+
+
+@dataclass(frozen=True)
+class WorldClip:
+    """A 4D scene with what drove it: as a folder of its own it can be kept, scored, compared and looked at.
+
+    `proprio` and `actions` are None where nobody knows them; actions lead from the first frame to the last. At the
+    frames `seams` a new chunk was imagined from the last frame of the one before. `about` tells in words where it
+    comes from, as seed, checkpoint, task.
+    """
+
+    scene: RGBDClip
+    origin: Origin
+    instruction: str = ""
+    actions: Float[np.ndarray, "A Da"] | None = None
+    action_period_s: float | None = None
+    action_names: tuple[str, ...] = ()
+    action_units: tuple[str, ...] = ()
+    proprio: Float[np.ndarray, "T Dp"] | None = None
+    proprio_names: tuple[str, ...] = ()
+    proprio_units: tuple[str, ...] = ()
+    seams: tuple[int, ...] = ()
+    about: dict[str, str | int | float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -46,7 +46,7 @@ def levels_of(
 
 # ---- training laws ---------------------------------------------------------------------------------------------
 #
-# A law has two methods. `levels` turns `dice` numbers a sample, uniform in [0, 1), into its sigma of video and of action.
+# A law has two methods. `levels` turns `dice` numbers a sample, uniform in [0, 1), into its sigmas of video and action.
 # `supports` says whether a pair lies in the law's (closed) support: whether the network has met it in training.
 
 
