@@ -1,7 +1,7 @@
 """A training step against one as X-WAM's reference takes it; and on a GPU, how much of the card the 5 B step uses.
 
     python benchmarks/training.py [--rounds 12] [--json OUT]
-    python benchmarks/training.py --gpu [--batch 8] [--json OUT]
+    python benchmarks/training.py --gpu [--batch 16] [--without-depth] [--uncompiled] [--json OUT]
 
 The first compares, at a reduced size of Wan2.2's parts and in float32, the plain step with ours from pixels, whose
 texts are encoded ahead, and with ours from latents; and its network alone, from latents. All give the same loss, which
@@ -9,6 +9,9 @@ is checked first. Small convolutions are slow for their work, so that the encode
 the full one: "at_5b_shares" weighs what was measured of the network by the shares of work in the 5 B step instead. They
 alternate, and a ratio is that of two times of a round, in seconds of one processor. Memory is what a process of its
 own for each takes beside Python and its libraries.
+
+On a GPU of 80 GB, weights, gradients and both moments of 6.67 B parameters take 53 GB in bfloat16; each sample adds
+about 0.6 GB, so that a batch of 16 fits, in which the optimizer's own time hardly counts.
 """
 
 import argparse
@@ -30,8 +33,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from xwam.core.streams import Batch, NoiseLevels, Streams
 from xwam.flow.levels import Asynchronous
-from xwam.flow.objective import training_loss
+from xwam.flow.objective import LossWeights, training_loss
+from xwam.model.autoencoders import SmallAutoencoder
 from xwam.model.config import TransformerConfig
+from xwam.model.tokens import Layout
 from xwam.model.transformer import WorldActionTransformer
 from xwam.model.wan import UMT5TextEncoder, UMT5TextEncoderConfig, WanAutoencoder, WanAutoencoderConfig
 from xwam.recipes import RELEASED
@@ -129,7 +134,7 @@ def awake(network: WorldActionTransformer) -> WorldActionTransformer:
 
 def random_inputs(config: ModelConfig, batch: int, device: str = "cpu") -> Inputs:
     c, (height, width) = config.transformer, config.image_size
-    stride = 2 ** len(config.autoencoder.dim_mult)
+    stride = stride_of(config)
     generator = None if device == "meta" else torch.Generator(device).manual_seed(0)
 
     def normal(*shape: int) -> Tensor:
@@ -265,35 +270,44 @@ def measure(rounds: int, batch: int) -> dict:
 # ---- on a GPU --------------------------------------------------------------------------------------------------
 
 
-def utilisation(config: ModelConfig, device: str, batch: int, steps: int, side: int = 8192) -> dict:
+def utilisation(
+    config: ModelConfig, device: str, batch: int, steps: int, side: int = 8192, compiled: bool = True
+) -> dict:
     """Tokens a second of the network's step in bfloat16, and its share of the card's own rate of matrix products.
 
-    Weights, gradients and moments are in bfloat16, so that one card holds them. Blocks are compiled and compute their
-    inside twice; the second time does not count as work done.
+    Weights, gradients and moments are in bfloat16, so that one card holds them. Blocks are compiled, if they are to be,
+    and compute their inside twice; the second time does not count as work done.
     """
+    rate = matmul_rate(device, side)
     network = materialised(config.transformer, device)
-    prepare_blocks(network, recompute=True, compile=device != "cpu")
+    parameters = sum(p.numel() for p in network.parameters())
+    prepare_blocks(network, recompute=True, compile=compiled)
     optimizer = torch.optim.AdamW(network.parameters(), lr=1e-6, fused=True)
     inputs = random_inputs(config, batch, device)
+    weights = LossWeights(depth=float(config.transformer.has_depth))
 
     def step() -> None:
         with torch.autocast(device, torch.bfloat16):
             velocity = lambda noisy, levels, with_depth: network(noisy, levels, inputs.text, with_depth)  # noqa: E731
-            loss = training_loss(velocity, inputs.latents, LAW, range(batch)).total
+            loss = training_loss(velocity, inputs.latents, LAW, range(batch), weights).total
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()
 
-    for _ in range(2):
+    for _ in range(3):
         step()
-    seconds = _seconds(step, device, steps)
-    streams = inputs.latents.streams
-    cells = streams.video[0, 0].numel() // (config.transformer.patch[1] * config.transformer.patch[2])
-    tokens = batch * (cells + streams.action.shape[1] + streams.proprio.shape[1])
-    work, rate = batch * network_flops(config), matmul_rate(device, side)
+    times = np.array([_seconds(step, device, 1) for _ in range(steps)])
+    seconds = float(np.median(times))
+    tokens = batch * sum(Layout.of(inputs.latents.streams, config.transformer).lengths)
+    work = batch * network_flops(config)
     return {
         "batch": batch,
-        "seconds": round(seconds, 4),
+        "depth": config.transformer.has_depth,
+        "compiled": compiled,
+        "parameters": parameters,
+        "tokens": tokens,
+        "steps": steps,
+        "seconds": spread(times, 4),
         "tokens_per_second": round(tokens / seconds, 1),
         "model_tflop_per_second": round(work / seconds / 1e12, 3),
         "matmul_tflop_per_second": round(rate / 1e12, 3),
@@ -308,9 +322,26 @@ def materialised(config: TransformerConfig, device: str) -> WorldActionTransform
     return awake(network.to_empty(device=device))
 
 
+def stride_of(config: ModelConfig) -> int:
+    """Pixels to a latent, along each side."""
+    sizes = config.autoencoder
+    return 2 ** len(sizes.dim_mult) if isinstance(sizes, WanAutoencoderConfig) else SmallAutoencoder.spatial_stride
+
+
 def network_flops(config: ModelConfig) -> int:
     """Of the network's step for one sample: a forward with depth, and a backward of twice as much."""
-    c, stride = config.transformer, 2 ** len(config.autoencoder.dim_mult)
+    return 3 * (forward_flops(config) + text_flops(config))
+
+
+def text_flops(config: ModelConfig) -> int:
+    """Of a text's way into the network, which sampling goes once a request."""
+    c, D, L = config.transformer, config.transformer.width, config.transformer.text_tokens
+    return 2 * L * D * (2 * (c.blocks + c.depth_blocks) * D + c.text_width + D)
+
+
+def forward_flops(config: ModelConfig) -> int:
+    """Of the network's forward for one sample whose text is prepared, with depth if the network has it."""
+    c, stride = config.transformer, stride_of(config)
     D, L, (_, *patch) = c.width, c.text_tokens, c.patch
     height, width = (side // stride // cell for side, cell in zip(config.image_size, patch, strict=True))
     video, P = config.latent_frames * c.views * height * width, c.latent_channels * patch[0] * patch[1]
@@ -318,14 +349,14 @@ def network_flops(config: ModelConfig) -> int:
     tokens = video + A + S
 
     def block(asking: int, asked: int) -> int:
-        """Projections and feed-forward layer of each token, those of the text, and both attentions."""
-        return asking * (6 * D * D + 2 * D * c.ffn_width) + 2 * L * D * D + 2 * D * asking * (asked + L)
+        """Projections and feed-forward layer of each token, and both attentions."""
+        return asking * (6 * D * D + 2 * D * c.ffn_width) + 2 * D * asking * (asked + L)
 
     ends = (2 + (c.depth_blocks > 0)) * video * P * D
-    ends += 2 * D * (A * (c.action_width + D) + S * (c.proprio_width + D)) + L * D * (c.text_width + D)
+    ends += 2 * D * (A * (c.action_width + D) + S * (c.proprio_width + D))
     levels = 3 * D * (c.frequency_width + 7 * D)
     products = c.blocks * block(tokens, tokens) + c.depth_blocks * block(video, video + tokens) + ends + levels
-    return 3 * 2 * products
+    return 2 * products
 
 
 def matmul_rate(device: str, side: int) -> float:
@@ -346,8 +377,8 @@ def _seconds(run, device: str, times: int) -> float:
     return (time.perf_counter() - began) / times
 
 
-def write(path: Path, options: str, results: dict) -> None:
-    about = {"date": str(date.today()), "command": f"python benchmarks/training.py {options}"}
+def write(path: Path, command: str, results: dict) -> None:
+    about = {"date": str(date.today()), "command": f"python benchmarks/{command}", "torch": torch.__version__}
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(about | results, indent=1) + "\n")
     print(json.dumps(results, indent=1))
@@ -357,18 +388,26 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--gpu", action="store_true", help="the 5 B step on this machine's GPU")
     parser.add_argument("--rounds", type=int, default=12)
-    parser.add_argument("--batch", type=int, help="samples a step: 1, or 8 with --gpu")
+    parser.add_argument("--batch", type=int, help="samples a step: 1, or 16 with --gpu")
+    parser.add_argument("--without-depth", action="store_true", help="with --gpu, a network without the depth branch")
+    parser.add_argument("--uncompiled", action="store_true", help="with --gpu, blocks as they are")
     parser.add_argument("--json", type=Path, help="where to write the results")
     parser.add_argument("--memory", choices=WAYS, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    batch = arguments.batch or (8 if arguments.gpu else 1)
-    options = f"--rounds {arguments.rounds} --batch {batch}"
+    batch = arguments.batch or (16 if arguments.gpu else 1)
+    options = f"training.py --rounds {arguments.rounds} --batch {batch}"
     if arguments.memory:
         torch.set_num_threads(1)
         print(json.dumps(memory(arguments.memory, reduced(), batch)))
     elif arguments.gpu:
-        results = {"card": torch.cuda.get_device_name(), **utilisation(FULL, "cuda", batch, arguments.rounds)}
-        write(arguments.json or RESULTS / "training_gpu.json", f"--gpu {options}", results)
+        config, compiled = FULL, not arguments.uncompiled
+        if arguments.without_depth:
+            network = FULL.transformer.model_copy(update={"depth_blocks": 0})
+            config = FULL.model_copy(update={"transformer": network})
+        measured = utilisation(config, "cuda", batch, arguments.rounds, compiled=compiled)
+        name = "training_gpu" + arguments.without_depth * "_without_depth" + arguments.uncompiled * "_uncompiled"
+        options += " --gpu" + arguments.without_depth * " --without-depth" + arguments.uncompiled * " --uncompiled"
+        write(arguments.json or RESULTS / f"{name}.json", options, {"card": torch.cuda.get_device_name(), **measured})
     else:
         about = {"machine": f"{os.cpu_count()} cores, CPU, 1 thread"}
         write(arguments.json or RESULTS / "training.json", options, about | measure(arguments.rounds, batch))

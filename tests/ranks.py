@@ -77,7 +77,7 @@ class Samples:
         self.model = model
 
     def __call__(self, step: int) -> dict:
-        batch = whole_batch(1000)[:2]
+        batch = whole_batch(1000)[:2].to(self.model.device)
         sampled = self.model.sample(batch, [1, 2], world=True)
         means = {name: getattr(sampled, name).abs().mean().item() for name in ("video", "action", "depth")}
         return {"sampled": means | {"loss": self.model.loss(batch, [1, 2], law=Fixed(0.5))["total"].item()}}

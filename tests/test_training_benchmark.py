@@ -59,5 +59,8 @@ def test_work_is_counted_by_part(config, trainings, monkeypatch):
 
 
 def test_the_step_of_a_gpu_runs_unchanged_on_a_cpu(config):
-    measured = benchmark.utilisation(config, "cpu", batch=1, steps=1, side=32)
-    assert measured["tokens_per_second"] > 0 and measured["utilisation"] > 0
+    without = config.model_copy(update={"transformer": config.transformer.model_copy(update={"depth_blocks": 0})})
+    for asked in (config, without):
+        measured = benchmark.utilisation(asked, "cpu", batch=1, steps=1, side=32, compiled=False)
+        assert measured["tokens_per_second"] > 0 and measured["utilisation"] > 0
+        assert measured["depth"] is (asked is config)

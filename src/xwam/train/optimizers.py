@@ -78,7 +78,7 @@ class AdamW8bit(OffloadedAdamW):
     @staticmethod
     def new_state(parameter: Tensor) -> dict[str, Tensor]:
         if parameter.ndim != 2 or parameter.shape[1] < BLOCK:
-            return AdamW.new_state(parameter)
+            return AdamW.new_state(parameter) | {"step": torch.zeros(())}  # on a GPU each step would wait to read it
         state = {"step": torch.zeros(())}
         for name in MOMENTS:
             state[f"{name}_codes"] = torch.zeros_like(parameter, dtype=torch.uint8, requires_grad=False)

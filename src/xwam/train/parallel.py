@@ -20,7 +20,7 @@ from typing import Literal
 
 import torch
 from torch import Tensor, distributed, nn
-from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
 from torch.distributed.tensor import DTensor
 from torch.utils.checkpoint import checkpoint
@@ -159,9 +159,15 @@ def shard(
         _allocated(model, device)
         return
     start()
-    warnings.filterwarnings("ignore", "FSDP2-wrapped module .* returned a view")  # nothing writes into it
     grid = init_device_mesh(device.type, (ranks() // shards, shards), mesh_dim_names=("replicate", "shard"))
-    mesh = grid["shard"] if shards == ranks() else grid
+    shard_over(grid["shard"] if shards == ranks() else grid, model, device, precision, methods)
+
+
+def shard_over(
+    mesh: DeviceMesh, model: nn.Module, device: torch.device, precision: Literal["bf16", "fp32"], methods: Sequence[str]
+) -> None:
+    """`shard` over these ranks, which may be a single one."""
+    warnings.filterwarnings("ignore", "FSDP2-wrapped module .* returned a view")  # nothing writes into it
     low = torch.bfloat16 if precision == "bf16" else None
     for block in blocks_of(model):
         _begin_alike(_allocated(block, device))
