@@ -103,7 +103,7 @@ def measure(config: ModelConfig, network: nn.Module, device: str, batch: int, ro
 
 
 def timed(run: Callable[[], object], device: str, rounds: int) -> dict:
-    """Milliseconds of a run, and the memory that it takes at most beside what else is there."""
+    """Milliseconds of a run, and the memory in use at most meanwhile, weights included."""
     run()
     if device == "cuda":
         torch.cuda.reset_peak_memory_stats()
