@@ -6,8 +6,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from xwam.core.depth import StoredDepth
+from xwam.core.files import write_json
 from xwam.data.info import info_of
-from xwam.data.layout import DATA_PATH, INFO_PATH, VIDEO_PATH, DatasetSpec, StoredCamera, StoredDepth, write_json
+from xwam.data.layout import DATA_PATH, INFO_PATH, VIDEO_PATH, DatasetSpec, StoredCamera
 
 EPISODES_PER_TABLE, ROWS_PER_GROUP, EPISODES_PER_FILE = 15_000, 1_000, 1_500
 TASKS, ENVIRONMENTS = 20_000, 5_000

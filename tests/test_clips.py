@@ -8,11 +8,11 @@ import pytest
 
 from recordings import record, robot, smooth_episode, toy_spec
 from xwam.core.embodiment import CameraSpec
+from xwam.core.video import VideoReader
 from xwam.data import episodes
 from xwam.data.clips import ClipDataset, ClipIndex, split, window
 from xwam.data.episodes import EpisodeStore
 from xwam.data.transforms import ClipTransform
-from xwam.data.video import VideoReader
 
 LENGTHS = (24, 9, 31, 12, 20, 16)
 

@@ -202,7 +202,7 @@ WORLD = """
 import sys
 from pathlib import Path
 from toy_world import ToyWorld
-from xwam.data.layout import write_json
+from xwam.core.files import write_json
 from xwam.policy.policy import ChunkQueue, ModelPolicy
 from xwam.sim.rollout import rollout
 from xwam.wam import WorldActionModel

@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 
+from xwam.core.depth import StoredDepth
 from xwam.core.embodiment_file import embodiment_text, read_embodiment
 from xwam.data.importers.draft import draft_embodiment, draft_remarks, drafted_parts
-from xwam.data.layout import DatasetSpec, StoredCamera, StoredDepth
+from xwam.data.layout import DatasetSpec, StoredCamera
 
 ALOHA = [
     f"{side}_{joint}"

@@ -10,13 +10,13 @@ import pytest
 
 from recordings import record, robot, smooth_episode, toy_spec
 from toy_encoding import SETTINGS, encode_all, encode_elsewhere, toy_encode_windows, toy_plan
+from xwam.core.files import read_json
 from xwam.data import sources
 from xwam.data.claims import claimed
 from xwam.data.encoding import encode_shard
 from xwam.data.episodes import EpisodeStore
 from xwam.data.finalise import finalise
 from xwam.data.latents import LatentClips, LatentPlan
-from xwam.data.layout import read_json
 from xwam.data.shards import Shard
 from xwam.data.transforms import ClipTransform
 from xwam.data.writer import ShardWriter

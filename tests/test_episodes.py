@@ -18,10 +18,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from recordings import HEIGHT, WIDTH, record, smooth_episode, toy_spec
+from xwam.core.depth import StoredDepth
+from xwam.core.video import VideoWriter
 from xwam.data.episodes import EpisodeStore
 from xwam.data.finalise import finalise
-from xwam.data.layout import StoredDepth
-from xwam.data.video import VideoWriter
 from xwam.data.writer import ShardWriter, published
 
 LENGTHS = ((24, 31), (17,), (40, 12))

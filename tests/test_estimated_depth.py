@@ -5,11 +5,12 @@ import pytest
 
 from recordings import record, robot, smooth_episode, toy_spec
 from xwam.core.embodiment_file import embodiment_text, read_embodiment
+from xwam.core.files import read_json
 from xwam.data import estimated_depth
 from xwam.data.clips import ClipDataset, ClipIndex
 from xwam.data.episodes import EpisodeStore
 from xwam.data.estimated_depth import NOMINAL, add_depth, relative_depth
-from xwam.data.layout import EMBODIMENT_PATH, INFO_PATH, read_json
+from xwam.data.layout import EMBODIMENT_PATH, INFO_PATH
 
 
 class Brightness:

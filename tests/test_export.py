@@ -19,7 +19,9 @@ from demonstrations import demonstrated_robot, demonstrated_spec, demonstrations
 from foreign_lerobot import write_video
 from recordings import record, robot, smooth_episode, toy_spec
 from xwam import cli
+from xwam.core.depth import StoredDepth
 from xwam.core.pictures import contact_sheet, png
+from xwam.core.video import VideoReader
 from xwam.data import export_lerobot_v21
 from xwam.data.card import write_card
 from xwam.data.cut import cut_video
@@ -27,8 +29,6 @@ from xwam.data.episodes import Episode, EpisodeStore
 from xwam.data.importers.convert import import_dataset
 from xwam.data.importers.lerobot_v21 import open_source
 from xwam.data.importers.source import ImportSettings
-from xwam.data.layout import StoredDepth
-from xwam.data.video import VideoReader
 from xwam.data.writer import describe_robot
 
 VIEWS = ("rgb", "depth_m", "intrinsics", "T_base_cam")

@@ -20,6 +20,7 @@ from damages_formats import watched, write_xwam
 from damages_v30 import turning_episode, turning_robot, write_v30
 from recordings import HEIGHT, WIDTH
 from toy_encoding import SETTINGS, toy_encode_windows
+from xwam.core.video import VideoWriter
 from xwam.data import export_lerobot_v21, shards
 from xwam.data import validate as validation
 from xwam.data.encoding import encode_shard
@@ -31,7 +32,6 @@ from xwam.data.importers.convert import import_dataset
 from xwam.data.importers.source import ImportSettings
 from xwam.data.latents import LatentPlan
 from xwam.data.layout import DatasetSpec
-from xwam.data.video import VideoWriter
 from xwam.data.writer import ShardWriter, published
 from xwam_files import ROBOTWIN, write_layout
 

@@ -24,6 +24,7 @@ from foreign_lerobot import (
 )
 from xwam.core.embodiment_file import embodiment_text
 from xwam.core.pictures import jpeg
+from xwam.core.video import VideoWriter
 from xwam.data.episodes import EpisodeStore
 from xwam.data.importers import lerobot_v21, lerobot_v30
 from xwam.data.importers.convert import import_dataset
@@ -32,7 +33,6 @@ from xwam.data.importers.lerobot_media import LinearDepth
 from xwam.data.importers.lerobot_v21 import open_source
 from xwam.data.importers.registry import recognise
 from xwam.data.importers.source import ImportSettings, Source
-from xwam.data.video import VideoWriter
 
 TOP = "observation.images.top"
 VIDEO = f"videos/chunk-000/{TOP}/episode_000000.mp4"

@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save_file
 
 from recordings import robot
 from toy_runs import build_home, run_of, small_codec
-from xwam.data.layout import read_json
+from xwam.core.files import read_json
 from xwam.model.fingerprint import fingerprint_of_files
 from xwam.saved import described
 from xwam.train import checkpoint

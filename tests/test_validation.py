@@ -11,7 +11,7 @@ import torch
 from recordings import robot
 from toy_runs import build_home, run_of
 from xwam.core.embodiment import Part, VectorSpec
-from xwam.data.video import decoded
+from xwam.core.video import decoded
 from xwam.flow.levels import Fixed
 from xwam.train.encoding import load_autoencoder
 from xwam.train.runs import ModelRun

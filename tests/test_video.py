@@ -7,7 +7,7 @@ import av
 import numpy as np
 import pytest
 
-from xwam.data.video import VideoReader, VideoWriter
+from xwam.core.video import VideoReader, VideoWriter
 
 FPS, COUNT, SIDE = 20, 50, 64
 

@@ -14,13 +14,13 @@ from demonstrations import demonstrations
 from recordings import stored
 from xwam.core.cameras import quaternion_to_matrix
 from xwam.core.depth import DepthCoding
+from xwam.core.video import VideoReader, VideoWriter
 from xwam.data.episodes import EpisodeStore
 from xwam.data.importers import convert
 from xwam.data.importers.released import robocasa, robotwin
 from xwam.data.importers.source import ImportSettings
 from xwam.data.importers.xwam_layout import open_source, recognises
 from xwam.data.importers.xwam_media import DEPTH, depth_of_code
-from xwam.data.video import VideoReader, VideoWriter
 from xwam_files import FPS, ROBOCASA, ROBOTWIN, write_layout, write_video
 
 KINDS = {

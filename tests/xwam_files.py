@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 from scipy.spatial.transform import Rotation
 
+from xwam.core.video import VideoWriter
 from xwam.data.episodes import Episode
-from xwam.data.video import VideoWriter
 
 FPS = 20
 # The views of the two released datasets, in the order of the recorded cameras.

@@ -14,12 +14,12 @@ from rich.console import Console
 from rich.table import Table
 
 from xwam.core.embodiment import Embodiment
+from xwam.core.files import write_json
 from xwam.core.success import SuccessRate, pooled
 from xwam.core.types import Dream, Observation, RGBDClip
+from xwam.core.video import VideoWriter
 from xwam.data.episodes import Episode
-from xwam.data.layout import write_json
 from xwam.data.processes import in_processes, progress_bar
-from xwam.data.video import VideoWriter
 from xwam.policy.policy import ChunkQueue, ModelPolicy
 from xwam.saved import described
 from xwam.scene.metrics import Estimate, Metrics, repeat_last_frame, summarise

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from xwam.core.config import Frozen
 from xwam.core.embodiment import Embodiment
-from xwam.data.layout import read_json, write_atomically, write_json
+from xwam.core.files import read_json, write_atomically, write_json
 from xwam.flow.levels import NoiseConfig
 from xwam.model.autoencoders import SmallAutoencoderConfig
 from xwam.model.config import FRAMES_PER_LATENT, TransformerConfig

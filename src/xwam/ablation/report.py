@@ -8,8 +8,8 @@ from shlex import join
 from xwam.ablation.rows import BASE, AblationConfig
 from xwam.ablation.run import complete, digest, kept, latencies, measured
 from xwam.ablation.table import as_json, markdown_table, sentence
+from xwam.core.files import write_atomically, write_json
 from xwam.data.episodes import EpisodeStore
-from xwam.data.layout import write_atomically, write_json
 
 REGIONS = {
     "all": "Over all pixels, as in X-WAM's Table 4",

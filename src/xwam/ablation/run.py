@@ -21,8 +21,8 @@ import torch
 
 from xwam.ablation.rows import AblationConfig, Row
 from xwam.ablation.statistics import Values
+from xwam.core.files import read_json, write_json
 from xwam.core.types import Observation
-from xwam.data.layout import read_json, write_json
 from xwam.data.processes import in_processes, progress_bar
 from xwam.evaluate import FIRST_DREAM_SEED, Imagined, Job, dream, play
 from xwam.model.lpips import LPIPS

@@ -14,6 +14,66 @@ def intrinsics_of_fovy(fovy_rad: float, height: int, width: int) -> Float[np.nda
     return np.array([[focal, 0.0, width / 2], [0.0, focal, height / 2], [0.0, 0.0, 1.0]])
 
 
+# How far the product of a rotation with its transpose may be from identity.
+RIGID_TOLERANCE = 1e-3
+# Of an image's width: a fisheye has about 0.3, a telephoto lens 5.
+FOCAL_RANGE = (0.2, 6.0)
+
+
+def check_intrinsics(where: str, intrinsics: Float[np.ndarray, "*n 3 3"], height: int, width: int) -> None:
+    """Raises a ValueError that names `where`, the value and the mend unless these are a pinhole camera's of this image.
+
+    That is [[fx, 0, cx], [0, fy, cy], [0, 0, 1]] in pixels, with the centre no further outside than the image is large.
+    """
+    flat = _finite(f"{where}: intrinsics", intrinsics)
+    focal, centre = flat[:, [0, 1], [0, 1]], flat[:, :2, 2]
+    pinhole = np.zeros_like(flat)
+    pinhole[:, [0, 1], [0, 1]], pinhole[:, :2, 2], pinhole[:, 2, 2] = focal, centre, 1.0
+    if (off := np.abs(flat - pinhole).max((1, 2)) > 1e-4).any():
+        told = np.round(flat[np.argmax(off)], 4).tolist()
+        raise ValueError(f"{where}: intrinsics are {told}: give [[fx, 0, cx], [0, fy, cy], [0, 0, 1]], undistorted")
+    low, high = (share * width for share in FOCAL_RANGE)
+    if (off := ((focal < low) | (focal > high)).any(1)).any():
+        told = focal[np.argmax(off)].round(4).tolist()
+        raise ValueError(
+            f"{where}: focal lengths are {told} px in an image of {height} x {width}, need {low:.0f} .. {high:.0f}: "
+            "give intrinsics in pixels of this image, not normalised and not 0"
+        )
+    size = np.array([width, height])
+    if (off := ((centre < -size) | (centre > 2 * size)).any(1)).any():
+        told = centre[np.argmax(off)].round(1).tolist()
+        raise ValueError(
+            f"{where}: the optical centre is {told} px, far outside of an image of {height} x {width}: "
+            "give the intrinsics of this image's size"
+        )
+
+
+def check_poses(where: str, T_a_b: Float[np.ndarray, "*n 4 4"]) -> None:
+    """Raises a ValueError that names `where`, the place and the mend unless these are rigid motions."""
+    flat = _finite(f"{where}: the pose", T_a_b)
+    rotation = flat[:, :3, :3]
+    skew = np.abs(rotation @ rotation.swapaxes(1, 2) - np.eye(3)).max((1, 2))
+    mirrored = np.linalg.det(rotation) < 0
+    foot = np.abs(flat[:, 3] - [0, 0, 0, 1]).max(1) > 1e-6
+    if (off := (skew > RIGID_TOLERANCE) | mirrored | foot).any():
+        k = int(np.argmax(off))
+        why = "is a mirror image" if mirrored[k] else f"is off a rotation by {skew[k]:.4g}"
+        why = f"has the last row {flat[k, 3].tolist()}" if foot[k] else why
+        raise ValueError(
+            f"{where}: pose {k} of {len(flat)} {why}: give a rotation and a shift in metres, "
+            "as [[R, t], [0, 0, 0, 1]] without scale"
+        )
+
+
+def _finite(what: str, matrices: Float[np.ndarray, "*n r c"]) -> Float[np.ndarray, "m r c"]:
+    """The matrices in a row, unless some entry is no number."""
+    flat = np.asarray(matrices, np.float64).reshape(-1, *matrices.shape[-2:])
+    if (bad := ~np.isfinite(flat).all((1, 2))).any():
+        k = int(np.argmax(bad))
+        raise ValueError(f"{what} {k} of {len(flat)} holds {flat[k][~np.isfinite(flat[k])][0]}: give finite numbers")
+    return flat
+
+
 def pixel_grid(height: int, width: int) -> Float[np.ndarray, "H W 2"]:
     """(x, y) of every pixel centre."""
     x, y = np.meshgrid(np.arange(width) + 0.5, np.arange(height) + 0.5)

@@ -1,15 +1,39 @@
-"""Metres to the image that the autoencoder sees, and back.
+"""Metres to the image that the autoencoder sees and to the codes of a video, and back; what depth may not be.
 
-The code is affine in inverse depth, as in X-WAM (arXiv 2604.26694), with a written range per camera, so that
+The network's code is affine in inverse depth, as in X-WAM (arXiv 2604.26694), with a written range per camera, so that
 coded depth stays `metric`: code = 2 * (1/d - 1/far) / (1/near - 1/far) - 1, near -> 1, far -> -1.
 Published X-WAM depth has no known formula; such depth is `relative` until `align` fits it to measured depth,
 and `aligned` afterwards, never metric.
 """
 
 from dataclasses import dataclass
+from typing import Literal, Self
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, UInt16
+from pydantic import model_validator
+
+from xwam.core.config import Frozen
+
+DepthScale = Literal["metric", "aligned", "relative"]
+DEPTH_CODES = 4095
+# No robot's camera looks on average this far: such numbers are millimetres.
+FARTHEST_MEDIAN_M = 100.0
+
+
+def check_depth(where: str, depth_m: Float[np.ndarray, "T H W"], scale: DepthScale = "metric") -> None:
+    """Raises a ValueError that names `where`, the pixel and the mend if this cannot be depth, 0 being unknown."""
+    wrong = ~(np.isfinite(depth_m) & (depth_m >= 0))
+    if wrong.any():
+        place = np.argwhere(wrong)[0]
+        t, row, column = place
+        raise ValueError(
+            f"{where}: {wrong.sum()} of {wrong.size} pixels hold no depth, the first {depth_m[tuple(place)]} at frame "
+            f"{t}, row {row}, column {column}: write 0 where depth is unknown"
+        )
+    known = depth_m[depth_m > 0]
+    if scale != "relative" and known.size and (median := np.median(known)) > FARTHEST_MEDIAN_M:
+        raise ValueError(f"{where}: its median is {median:.0f} m, as of millimetres taken for metres: divide by 1000")
 
 
 @dataclass(frozen=True)
@@ -33,6 +57,52 @@ class DepthCoding:
         """Depth in metres of a code; codes beyond [-1, 1] are clipped."""
         share = (np.clip(code, -1, 1) + 1) / 2
         return (1.0 / (share * (1 / self.near_m - 1 / self.far_m) + 1 / self.far_m)).astype(np.float32)
+
+
+class StoredDepth(Frozen):
+    """Depth as codes of 12 bits or 16, logarithmic in metres, with 0 for unknown.
+
+    code = rint(codes * log((d + shift) / (min + shift)) / log((max + shift) / (min + shift))). Nearer than `min_m` is
+    clipped to it; beyond `max_m` becomes unknown, so that no false wall stands there.
+
+    `scale` says what the numbers are worth (docs/conventions.md); depth that was estimated is `relative`, and what is
+    called metres here is then nothing but the inverse of the estimated inverse depth.
+    """
+
+    min_m: float
+    max_m: float
+    shift_m: float = 0.0
+    scale: DepthScale = "metric"
+    bits: Literal[12, 16] = 12
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if not 0 < self.min_m + self.shift_m < self.max_m + self.shift_m:
+            raise ValueError(f"depth range {self.min_m} .. {self.max_m} m, shift {self.shift_m} m: need 0 < min < max")
+        return self
+
+    def encode(self, depth_m: Float[np.ndarray, "*n"]) -> UInt16[np.ndarray, "*n"]:
+        """Codes of depth in metres; 0, NaN, infinite and negative depth is unknown."""
+        known = np.isfinite(depth_m) & (depth_m > 0) & (depth_m <= self.max_m)
+        clipped = np.where(known, depth_m, self.max_m).clip(self.min_m, self.max_m)
+        code = np.rint(np.log((clipped + self.shift_m) / (self.min_m + self.shift_m)) / self._log_step)
+        return np.where(known, code.clip(1, self.codes), 0).astype(np.uint16)
+
+    def decode(self, code: UInt16[np.ndarray, "*n"]) -> Float[np.ndarray, "*n"]:
+        """Metres of codes; unknown is 0."""
+        codes = np.arange(self.codes + 1)
+        depth_m = (self.min_m + self.shift_m) * np.exp(codes * self._log_step) - self.shift_m
+        depth_m[0] = 0.0
+        return np.take(depth_m.astype(np.float32), code)
+
+    @property
+    def codes(self) -> int:
+        """The largest code."""
+        return 2**self.bits - 1
+
+    @property
+    def _log_step(self) -> float:
+        return np.log((self.max_m + self.shift_m) / (self.min_m + self.shift_m)) / self.codes
 
 
 @dataclass(frozen=True)

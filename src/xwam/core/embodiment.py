@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 from pydantic import model_validator
 
-from xwam.core.cameras import pose, quaternion_to_matrix
+from xwam.core.cameras import check_poses, pose, quaternion_to_matrix
 from xwam.core.config import Frozen
 from xwam.core.depth import DepthCoding
 
@@ -28,10 +28,6 @@ Kind = Literal[
     "velocity",
     "other",
 ]
-
-
-# How far the product of a rotation with its transpose may be from identity.
-RIGID_TOLERANCE = 1e-3
 
 
 class Part(Frozen):
@@ -177,8 +173,10 @@ class CameraSpec(Frozen):
     def _calibrated(self) -> Self:
         if self.mount is not None and self.T_ee_cam is None:
             raise ValueError(f"camera {self.name!r} rides on {self.mount!r}: give its hand-eye calibration T_ee_cam")
-        if self.T_ee_cam is not None and not _is_rigid(np.array(self.T_ee_cam)):
-            raise ValueError(f"T_ee_cam of camera {self.name!r} is no rigid motion: give a rotation and a shift")
+        if self.T_ee_cam is not None:
+            if len(self.T_ee_cam) != 4:
+                raise ValueError(f"T_ee_cam of camera {self.name!r} has {len(self.T_ee_cam)} rows: give 4")
+            check_poses(f"T_ee_cam of camera {self.name!r}", np.array(self.T_ee_cam))
         DepthCoding(self.near_m, self.far_m)  # raises if that is no range
         return self
 
@@ -262,13 +260,6 @@ class Embodiment(Frozen):
                     f"checkpoint of another embodiment: {name} parts are {_told(theirs)} in the checkpoint "
                     f"of {other.name!r}, {_told(ours)} for {self.name!r}"
                 )
-
-
-def _is_rigid(T_a_b: Float[np.ndarray, "n 4"]) -> bool:
-    if T_a_b.shape != (4, 4) or not np.allclose(T_a_b[3], [0, 0, 0, 1]):
-        return False
-    rotation = T_a_b[:3, :3]
-    return bool(np.abs(rotation @ rotation.T - np.eye(3)).max() < RIGID_TOLERANCE and np.linalg.det(rotation) > 0)
 
 
 def _unbound(parts: tuple[Part, ...]) -> tuple[Part, ...]:

@@ -11,7 +11,8 @@ from typing import Literal, Self
 import numpy as np
 from jaxtyping import Bool, Float, UInt8
 
-DepthScale = Literal["metric", "aligned", "relative"]
+from xwam.core.depth import DepthScale, InverseDepthAlignment
+
 Origin = Literal["imagined", "recorded", "simulated"]
 
 # What a pixel shows, where that is known: `RGBDClip.layers`.
@@ -80,8 +81,9 @@ class WorldClip:
     """A 4D scene with what drove it: as a folder of its own it can be kept, scored, compared and looked at.
 
     `proprio` and `actions` are None where nobody knows them; actions lead from the first frame to the last. At the
-    frames `seams` a new chunk was imagined from the last frame of the one before. `about` tells in words where it
-    comes from, as seed, checkpoint, task.
+    frames `seams` a new chunk was imagined from the last frame of the one before. `alignments` holds the fit of each
+    camera whose depth was relative and is `aligned`. `about` tells in words where it comes from, as seed, checkpoint,
+    task.
     """
 
     scene: RGBDClip
@@ -95,6 +97,7 @@ class WorldClip:
     proprio_names: tuple[str, ...] = ()
     proprio_units: tuple[str, ...] = ()
     seams: tuple[int, ...] = ()
+    alignments: dict[str, InverseDepthAlignment] = field(default_factory=dict)
     about: dict[str, str | int | float] = field(default_factory=dict)
 
 

@@ -8,10 +8,11 @@ import yaml
 from jaxtyping import UInt8
 
 from xwam.core.embodiment import VectorSpec
+from xwam.core.files import read_json, write_atomically
 from xwam.core.pictures import contact_sheet, png
 from xwam.data.episodes import EpisodeStore
 from xwam.data.importers.report import REPORT_PATH
-from xwam.data.layout import INFO_PATH, StoredCamera, read_json, write_atomically
+from xwam.data.layout import INFO_PATH, StoredCamera
 
 CARD_PATH, PICTURE_PATH = "README.md", "cameras.png"
 SHOWN_INSTRUCTIONS = 20

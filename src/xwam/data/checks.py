@@ -11,18 +11,16 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Float, Int
 
-from xwam.core.cameras import project, unproject
+from xwam.core.cameras import FOCAL_RANGE, RIGID_TOLERANCE, project, unproject
+from xwam.core.depth import DEPTH_CODES
 from xwam.core.embodiment import Embodiment
 from xwam.data.episodes import Episode
-from xwam.data.layout import DEPTH_CODES, DatasetSpec
+from xwam.data.layout import DatasetSpec
 
 Severity = Literal["error", "warning"]
 # LeRobot's readers allow 1e-4 s between a row's time and its frame's.
 TIMESTAMP_TOLERANCE_S = 1e-4
 UNIT_TOLERANCE = 1e-3
-RIGID_TOLERANCE = 1e-3
-# Of an image's width: a fisheye has about 0.3, a telephoto lens 5.
-FOCAL_RANGE = (0.2, 6.0)
 HOLES_WARNING = 0.5
 # Seconds without any change in any image while the state moves, or without any motion at all.
 FROZEN_S = 1.0

@@ -7,8 +7,8 @@ import av
 import numpy as np
 from av.error import FFmpegError
 
-from xwam.data.layout import StoredDepth
-from xwam.data.video import KEY_FRAME_EVERY, REENCODED_CRF, VideoReader, VideoWriter
+from xwam.core.depth import StoredDepth
+from xwam.core.video import KEY_FRAME_EVERY, REENCODED_CRF, VideoReader, VideoWriter
 
 # Of a frame's period: nearer than this to its time a frame is the one that is meant.
 TIME_TOLERANCE = 0.1

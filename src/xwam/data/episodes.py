@@ -9,22 +9,14 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float, UInt8
 
+from xwam.core.depth import StoredDepth
 from xwam.core.embodiment import Embodiment
+from xwam.core.video import VideoReader
 from xwam.data.caches import ArrayCache, OpenReaders
 from xwam.data.episode_index import EpisodeIndex, load_index
 from xwam.data.info import described_robot, load_info, spec_of
-from xwam.data.layout import (
-    INFO_PATH,
-    DatasetSpec,
-    StoredCamera,
-    StoredDepth,
-    depth_key,
-    extrinsics_key,
-    intrinsics_key,
-    rgb_key,
-)
+from xwam.data.layout import INFO_PATH, DatasetSpec, StoredCamera, depth_key, extrinsics_key, intrinsics_key, rgb_key
 from xwam.data.tables import read_row_group, row_group_bounds
-from xwam.data.video import VideoReader
 
 # What is kept of the tables that were read last, and of where their row groups end.
 COLUMN_BYTES, BOUND_BYTES = 64 << 20, 4 << 20

@@ -15,23 +15,14 @@ import pyarrow.parquet as pq
 from jaxtyping import Float, UInt8
 from rich.progress import Progress
 
-from xwam.core.depth import DepthCoding
+from xwam.core.depth import DepthCoding, StoredDepth
 from xwam.core.embodiment_file import embodiment_text
+from xwam.core.files import read_json, write_atomically, write_json
+from xwam.core.video import VideoReader, VideoWriter
 from xwam.data.episodes import EpisodeStore
 from xwam.data.info import depth_feature, load_info
-from xwam.data.layout import (
-    EMBODIMENT_PATH,
-    FILES_PER_CHUNK,
-    INFO_PATH,
-    STATS_PATH,
-    StoredDepth,
-    depth_key,
-    read_json,
-    write_atomically,
-    write_json,
-)
+from xwam.data.layout import EMBODIMENT_PATH, FILES_PER_CHUNK, INFO_PATH, STATS_PATH, depth_key
 from xwam.data.statistics import merge, summarise_images
-from xwam.data.video import VideoReader, VideoWriter
 
 PLAN_PATH = "meta/estimated_depth.json"
 EPISODES_PER_FILE = 20

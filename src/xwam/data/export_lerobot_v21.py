@@ -20,25 +20,19 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from xwam.core.depth import DEPTH_CODES, StoredDepth
+from xwam.core.files import write_atomically, write_json
+from xwam.core.video import VideoReader
 from xwam.data.card import write_card
 from xwam.data.cut import cut_video
 from xwam.data.episodes import EpisodeStore
 from xwam.data.importers.files import files_below, fingerprint
 from xwam.data.info import features
-from xwam.data.layout import (
-    DEPTH_CODES,
-    EMBODIMENT_PATH,
-    INFO_PATH,
-    StoredDepth,
-    depth_key,
-    write_atomically,
-    write_json,
-)
+from xwam.data.layout import EMBODIMENT_PATH, INFO_PATH, depth_key
 from xwam.data.processes import progress_bar, run_all
 from xwam.data.sketch import Summary
 from xwam.data.staging import check_places, code_fingerprint, staging
 from xwam.data.statistics import summarise, summarise_images
-from xwam.data.video import VideoReader
 
 NAME = "lerobot-v2.1"
 VERSION = "v2.1"

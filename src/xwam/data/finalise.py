@@ -7,6 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from xwam.core.files import read_json, write_atomically, write_json
 from xwam.data.info import info_of
 from xwam.data.layout import (
     CAMERAS_PATH,
@@ -20,11 +21,8 @@ from xwam.data.layout import (
     DatasetSpec,
     extrinsics_key,
     intrinsics_key,
-    read_json,
     shard_path,
     sidecar_path,
-    write_atomically,
-    write_json,
 )
 from xwam.data.sketch import Sketch
 from xwam.data.statistics import merge

@@ -4,8 +4,10 @@ import re
 from pathlib import Path, PurePosixPath
 from string import Formatter
 
+from xwam.core.depth import StoredDepth
 from xwam.core.embodiment import Embodiment
 from xwam.core.embodiment_file import read_embodiment
+from xwam.core.files import read_json
 from xwam.data.layout import (
     DATA_PATH,
     EMBODIMENT_PATH,
@@ -15,11 +17,9 @@ from xwam.data.layout import (
     VIDEO_PATH,
     DatasetSpec,
     StoredCamera,
-    StoredDepth,
     depth_key,
     extrinsics_key,
     intrinsics_key,
-    read_json,
     rgb_key,
 )
 

@@ -20,12 +20,12 @@ from pydantic import model_validator
 
 from xwam.core.config import Frozen
 from xwam.core.embodiment import Embodiment
+from xwam.core.files import read_json, write_json
 from xwam.core.streams import Batch, Streams
 from xwam.core.types import Clip
 from xwam.data.batches import normalised
 from xwam.data.clips import ClipDataset, ClipId, ClipIndex, check_dataset, window, wording
 from xwam.data.episodes import EpisodeStore
-from xwam.data.layout import read_json, write_json
 from xwam.data.shards import Shard, gather, remove_leftovers, stored_fingerprint
 from xwam.data.sources import Digests, episode_sources
 from xwam.data.transforms import ClipTransform

@@ -8,21 +8,13 @@ videos/<key>/chunk-000/file-SSS.mp4                       a video a camera and s
 shards/shard-SSSSS.json                                   a shard exists when this file does
 """
 
-import errno
-import json
-import os
-from collections.abc import Callable
-from pathlib import Path
-from platform import node
 from typing import Self
 
-import numpy as np
-from jaxtyping import Float, UInt16
 from pydantic import model_validator
 
 from xwam.core.config import Frozen
+from xwam.core.depth import DepthScale, StoredDepth
 from xwam.core.embodiment import Embodiment
-from xwam.core.types import DepthScale
 
 VERSION = "v3.0"
 FILES_PER_CHUNK = 1000
@@ -35,7 +27,6 @@ STATS_PATH = "meta/stats.json"
 CAMERAS_PATH = "meta/cameras.json"
 EMBODIMENT_PATH = "meta/embodiment.yaml"
 SHARDS_PATH = "shards"
-DEPTH_CODES = 4095
 
 
 def rgb_key(camera: str) -> str:
@@ -53,46 +44,6 @@ def intrinsics_key(camera: str) -> str:
 def extrinsics_key(camera: str) -> str:
     """Key of the pose T_base_cam."""
     return f"observation.extrinsics.{camera}"
-
-
-class StoredDepth(Frozen):
-    """Depth as 12-bit codes, logarithmic in metres, with 0 for unknown.
-
-    code = rint(4095 * log((d + shift) / (min + shift)) / log((max + shift) / (min + shift))). Nearer than `min_m` is
-    clipped to it; beyond `max_m` becomes unknown, so that no false wall stands there.
-
-    `scale` says what the numbers are worth (docs/conventions.md); depth that was estimated is `relative`, and what is
-    called metres here is then nothing but the inverse of the estimated inverse depth.
-    """
-
-    min_m: float
-    max_m: float
-    shift_m: float = 0.0
-    scale: DepthScale = "metric"
-
-    @model_validator(mode="after")
-    def _ordered(self) -> Self:
-        if not 0 < self.min_m + self.shift_m < self.max_m + self.shift_m:
-            raise ValueError(f"depth range {self.min_m} .. {self.max_m} m, shift {self.shift_m} m: need 0 < min < max")
-        return self
-
-    def encode(self, depth_m: Float[np.ndarray, "*n"]) -> UInt16[np.ndarray, "*n"]:
-        """Codes of depth in metres; 0, NaN, infinite and negative depth is unknown."""
-        known = np.isfinite(depth_m) & (depth_m > 0) & (depth_m <= self.max_m)
-        clipped = np.where(known, depth_m, self.max_m).clip(self.min_m, self.max_m)
-        code = np.rint(np.log((clipped + self.shift_m) / (self.min_m + self.shift_m)) / self._log_step)
-        return np.where(known, code.clip(1, DEPTH_CODES), 0).astype(np.uint16)
-
-    def decode(self, code: UInt16[np.ndarray, "*n"]) -> Float[np.ndarray, "*n"]:
-        """Metres of codes; unknown is 0."""
-        codes = np.arange(DEPTH_CODES + 1)
-        depth_m = (self.min_m + self.shift_m) * np.exp(codes * self._log_step) - self.shift_m
-        depth_m[0] = 0.0
-        return np.take(depth_m.astype(np.float32), code)
-
-    @property
-    def _log_step(self) -> float:
-        return np.log((self.max_m + self.shift_m) / (self.min_m + self.shift_m)) / DEPTH_CODES
 
 
 class StoredCamera(Frozen):
@@ -184,37 +135,3 @@ def shard_path(template: str, shard: int, **names: str) -> str:
 def sidecar_path(shard: int) -> str:
     """Path of the file that makes a shard count."""
     return f"{SHARDS_PATH}/shard-{shard:05d}.json"
-
-
-def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
-    """Lets `write` fill a file beside `path`, then puts it in place, so that no reader ever sees half of it.
-
-    Whatever goes wrong, `path` stays as it was. Of a full disk an OSError tells, with the mend.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # machines that share a folder may have processes of one number
-    temporary = path.with_name(f".{path.name}.{node()}.{os.getpid()}")
-    try:
-        write(temporary)
-        os.replace(temporary, path)
-    except BaseException as error:
-        temporary.unlink(missing_ok=True)
-        # safetensors tells of it in words alone
-        if getattr(error, "errno", None) == errno.ENOSPC or f"(os error {errno.ENOSPC})" in str(error):
-            raise OSError(errno.ENOSPC, "disk full: free some space and start again", str(path)) from error
-        raise
-
-
-def write_json(path: Path, content: object) -> None:
-    write_atomically(path, lambda file: file.write_text(json.dumps(content, indent=1)))
-
-
-def read_json(path: Path) -> dict:
-    """The object in a JSON file, or a ValueError that names the file."""
-    try:
-        content = json.loads(path.read_bytes())
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
-        raise ValueError(f"{path} cannot be read as JSON ({error}): copy it again, or restore it") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"{path} holds a {type(content).__name__}, needs a JSON object: copy it again, or restore it")
-    return content

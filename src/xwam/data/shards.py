@@ -17,8 +17,8 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from xwam.core.files import write_atomically
 from xwam.data.claims import ABANDONED_S, alive, claimed, remove_abandoned
-from xwam.data.layout import write_atomically
 
 # All that is said about a shard is one text: of several, safetensors changes the order from run to run.
 ABOUT = "xwam"

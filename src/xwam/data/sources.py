@@ -10,8 +10,8 @@ from hashlib import file_digest, sha256
 from pathlib import Path
 
 from xwam.core.embodiment import Embodiment
+from xwam.core.files import read_json, write_json
 from xwam.data.episodes import EpisodeStore
-from xwam.data.layout import read_json, write_json
 
 # What is remembered of a file or of a part of it: size in bytes, time of change in ns, digest
 Entry = list[int | str]

@@ -11,8 +11,9 @@ from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
 
+import xwam.core
 import xwam.data
-from xwam.data.layout import read_json, write_json
+from xwam.core.files import read_json, write_json
 
 PLAN, LOCK = "plan.json", "lock"
 
@@ -28,7 +29,8 @@ def check_places(source: Path, dest: Path) -> None:
 def code_fingerprint() -> str:
     """Of the code that decides what files hold: after an update, new ones would not match those that are there."""
     digest = sha256()
-    for path in sorted(Path(xwam.data.__file__).parent.rglob("*.py")):
+    rooms = [Path(room.__file__).parent for room in (xwam.core, xwam.data)]
+    for path in sorted(path for room in rooms for path in room.rglob("*.py")):
         digest.update(path.read_bytes())
     return digest.hexdigest()
 

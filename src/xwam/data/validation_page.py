@@ -7,8 +7,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from xwam.core.files import write_atomically
 from xwam.core.pictures import data_uri
-from xwam.data.layout import write_atomically
 from xwam.data.validate import Validation
 
 STYLES = {"ok": "green", "warning": "yellow", "error": "red"}

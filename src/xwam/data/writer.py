@@ -18,6 +18,8 @@ import pyarrow.parquet as pq
 
 from xwam.core.embodiment import Embodiment
 from xwam.core.embodiment_file import embodiment_text
+from xwam.core.files import write_atomically, write_json
+from xwam.core.video import VideoWriter
 from xwam.data.episodes import Episode
 from xwam.data.info import features
 from xwam.data.layout import (
@@ -32,11 +34,8 @@ from xwam.data.layout import (
     rgb_key,
     shard_path,
     sidecar_path,
-    write_atomically,
-    write_json,
 )
 from xwam.data.statistics import summarise, summarise_images
-from xwam.data.video import VideoWriter
 
 
 def published(root: str | Path) -> list[int]:

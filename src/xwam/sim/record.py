@@ -7,9 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
+from xwam.core.files import read_json, write_json
 from xwam.data.episodes import Episode, EpisodeStore
 from xwam.data.finalise import finalise
-from xwam.data.layout import DatasetSpec, read_json, write_json
+from xwam.data.layout import DatasetSpec
 from xwam.data.processes import progress_bar, run_all
 from xwam.data.writer import ShardWriter, describe_robot, published
 from xwam.sim.env import Environment, make_environment

@@ -28,8 +28,8 @@ from typing import Any, Literal
 from pydantic import Field
 
 from xwam.core.config import Frozen
+from xwam.core.files import read_json, write_atomically
 from xwam.core.success import SuccessRate, pooled
-from xwam.data.layout import read_json, write_atomically
 from xwam.train.checkpoint import step_of
 from xwam.train.tracking import records_of
 

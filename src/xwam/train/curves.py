@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageColor, ImageDraw, ImageFont
 
-from xwam.data.layout import write_atomically
+from xwam.core.files import write_atomically
 from xwam.train.tracking import numbers_of, records_of
 
 # Okabe and Ito's colours, which the colour-blind tell apart.

@@ -6,10 +6,10 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from xwam.core.files import write_json
 from xwam.data.batches import PixelClips
 from xwam.data.clips import ClipDataset, ClipIndex, split
 from xwam.data.episodes import EpisodeStore
-from xwam.data.layout import write_json
 from xwam.data.transforms import ClipTransform
 from xwam.saved import described
 from xwam.train.runs import ModelRun

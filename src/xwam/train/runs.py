@@ -14,11 +14,11 @@ from torch import nn
 
 from xwam.core.config import Frozen
 from xwam.core.embodiment import Embodiment
+from xwam.core.files import read_json, write_atomically, write_json
 from xwam.data.batches import ClipBatches
 from xwam.data.clips import split
 from xwam.data.episodes import EpisodeStore
 from xwam.data.latents import LatentClips
-from xwam.data.layout import read_json, write_atomically, write_json
 from xwam.data.mixture import Mixture
 from xwam.data.processes import in_processes
 from xwam.data.sampling import check_ranks

@@ -8,7 +8,7 @@ from typing import NamedTuple, Self
 from safetensors import safe_open
 from torch import Tensor, nn
 
-from xwam.data.layout import read_json, write_json
+from xwam.core.files import read_json, write_json
 from xwam.model.autoencoders import SmallAutoencoder
 from xwam.model.config import TransformerConfig
 from xwam.model.fingerprint import fingerprint, fingerprint_of_files

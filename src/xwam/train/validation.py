@@ -14,12 +14,12 @@ from pydantic import Field
 
 from xwam.core.config import Frozen
 from xwam.core.embodiment import Part, VectorSpec
+from xwam.core.files import write_atomically
 from xwam.core.pictures import depth_colours, depth_range, png
 from xwam.core.streams import Batch
 from xwam.core.types import Clip
+from xwam.core.video import VideoWriter
 from xwam.data.latents import LatentClips
-from xwam.data.layout import write_atomically
-from xwam.data.video import VideoWriter
 from xwam.flow.levels import Fixed
 from xwam.scene.metrics import abs_rel, psnr
 from xwam.train import parallel

@@ -19,6 +19,7 @@ from pydantic import ValidationError
 
 from xwam.core.config import Frozen, problems
 from xwam.core.embodiment import Embodiment
+from xwam.core.files import write_json
 from xwam.data.episodes import Episode, EpisodeStore
 from xwam.data.finalise import finalise
 from xwam.data.importers.files import files_below, fingerprint
@@ -27,7 +28,6 @@ from xwam.data.importers.proof import prove
 from xwam.data.importers.registry import format_named, recognise
 from xwam.data.importers.report import REPORT_PATH, Damaged, ImportReport
 from xwam.data.importers.source import ImportSettings, LinkedSource, Source
-from xwam.data.layout import write_json
 from xwam.data.processes import progress_bar, run_all
 from xwam.data.staging import check_places, code_fingerprint, staging
 from xwam.data.writer import ShardWriter, describe_robot, published

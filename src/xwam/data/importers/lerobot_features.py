@@ -4,19 +4,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from xwam.core.depth import StoredDepth
 from xwam.data.importers.lerobot_media import DepthCodes, LinearDepth
 from xwam.data.importers.metadata import chosen_cameras, entry
 from xwam.data.importers.source import ImportSettings
 from xwam.data.info import check_feature, check_fps, entry_names, is_depth, video_info
-from xwam.data.layout import (
-    DatasetSpec,
-    StoredCamera,
-    StoredDepth,
-    depth_key,
-    extrinsics_key,
-    intrinsics_key,
-    rgb_key,
-)
+from xwam.data.layout import DatasetSpec, StoredCamera, depth_key, extrinsics_key, intrinsics_key, rgb_key
 
 # The second name is that of datasets made for openpi.
 STATE_KEYS, ACTION_KEYS = ("observation.state", "state"), ("action", "actions")

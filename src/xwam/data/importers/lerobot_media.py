@@ -11,8 +11,8 @@ from av.error import FFmpegError
 from av.video.reformatter import VideoReformatter
 from jaxtyping import Float, UInt8, UInt16
 
-from xwam.data.layout import DEPTH_CODES, StoredDepth
-from xwam.data.video import CONVERSION_THREADS, WITH_LOSS, decoded
+from xwam.core.depth import DEPTH_CODES, StoredDepth
+from xwam.core.video import CONVERSION_THREADS, WITH_LOSS, decoded
 
 # Of a row's period: further than this from its row's time a frame belongs to no row.
 FRAME_TOLERANCE = 0.1

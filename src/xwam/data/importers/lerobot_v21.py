@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 from jaxtyping import Float32
 
 from xwam.core.embodiment import Embodiment
+from xwam.core.files import read_json
 from xwam.data.episodes import Episode
 from xwam.data.importers.draft import draft_embodiment, draft_remarks
 from xwam.data.importers.lerobot_features import Contents, contents_of
@@ -26,7 +27,7 @@ from xwam.data.importers.metadata import entry, instructions_of
 from xwam.data.importers.proof import claims_of_names
 from xwam.data.importers.source import ImportSettings
 from xwam.data.info import described_robot, path_template
-from xwam.data.layout import EMBODIMENT_PATH, INFO_PATH, DatasetSpec, extrinsics_key, intrinsics_key, read_json
+from xwam.data.layout import EMBODIMENT_PATH, INFO_PATH, DatasetSpec, extrinsics_key, intrinsics_key
 
 NAME = "lerobot_v21"
 VERSIONS = ("v2.0", "v2.1")

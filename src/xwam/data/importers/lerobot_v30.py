@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from xwam.core.embodiment import Embodiment
+from xwam.core.files import read_json, write_atomically, write_json
 from xwam.data.importers.draft import draft_embodiment, draft_remarks
 from xwam.data.importers.proof import claims_of_names
 from xwam.data.importers.source import ImportSettings
@@ -22,10 +23,7 @@ from xwam.data.layout import (
     depth_key,
     extrinsics_key,
     intrinsics_key,
-    read_json,
     rgb_key,
-    write_atomically,
-    write_json,
 )
 
 NAME = "lerobot_v30"

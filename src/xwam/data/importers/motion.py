@@ -113,9 +113,7 @@ class Motion:
         joined = Windows(*(np.concatenate([getattr(x, name) for x in found]) for name in vars(found[0])))
         return joined.centred() if self.claim.meaning == "target" else joined
 
-    def _windows(
-        self, state: np.ndarray, action: np.ndarray, turned: Rotation | None, lag: int, rows: int
-    ) -> Windows:
+    def _windows(self, state: np.ndarray, action: np.ndarray, turned: Rotation | None, lag: int, rows: int) -> Windows:
         last = len(state) - 1 - lag
         starts = np.arange(last - rows + 1)
         if self.is_rotation:
@@ -155,9 +153,7 @@ def _reached_rotation(asked: Rotation, reached: Rotation, first: Rotation) -> Wi
     return Windows((first.inv() * asked).as_rotvec(), (first.inv() * reached).as_rotvec(), np.degrees(error))
 
 
-def _turned(
-    steps: Rotation, states: Rotation, in_ee: bool, starts: np.ndarray, rows: int, lag: int
-) -> Windows:
+def _turned(steps: Rotation, states: Rotation, in_ee: bool, starts: np.ndarray, rows: int, lag: int) -> Windows:
     """Rotations over windows, as rotation vectors in the frame in which they are composed."""
     claimed = Rotation.identity(len(starts))
     for k in range(rows):

@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Float
 
 from xwam.core.cameras import intrinsics_of_fovy
+from xwam.core.depth import StoredDepth
 from xwam.core.embodiment import CameraSpec, Embodiment
 from xwam.data.episodes import Episode
 from xwam.data.importers.files import files_below
@@ -22,7 +23,7 @@ from xwam.data.importers.robomimic_cameras import CameraCalibration, Geometry, S
 from xwam.data.importers.robomimic_file import Demo, Outline, demo_names, outline
 from xwam.data.importers.robomimic_robots import SAME, Robot, proprio_values, robot_of
 from xwam.data.importers.source import ImportSettings
-from xwam.data.layout import DatasetSpec, StoredCamera, StoredDepth
+from xwam.data.layout import DatasetSpec, StoredCamera
 
 NAME = "robomimic"
 ENDINGS = (".hdf5", ".h5")

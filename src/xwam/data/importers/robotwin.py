@@ -10,11 +10,12 @@ from pathlib import Path
 import numpy as np
 
 from xwam.core.embodiment import CameraSpec, Embodiment, Part, VectorSpec
+from xwam.core.files import read_json
 from xwam.data.episodes import Episode
 from xwam.data.importers.metadata import chosen_cameras, instructions_of
 from xwam.data.importers.robotwin_file import ARMS, EpisodeFile, opened_episode
 from xwam.data.importers.source import Claim, ImportSettings
-from xwam.data.layout import DatasetSpec, read_json
+from xwam.data.layout import DatasetSpec
 
 NAME = "robotwin"
 # The simulator steps 250 times a second; its collector saves every 15th step unless its `save_freq` says otherwise.

@@ -14,9 +14,10 @@ from av.video.reformatter import VideoReformatter
 from jaxtyping import Float, UInt8
 
 from xwam.core.cameras import invert, pose, quaternion_to_matrix
+from xwam.core.depth import StoredDepth
+from xwam.core.video import CONVERSION_THREADS
 from xwam.data.importers.hdf5 import check_bits, dataset, holds, member, numbers, opened
-from xwam.data.layout import StoredCamera, StoredDepth
-from xwam.data.video import CONVERSION_THREADS
+from xwam.data.layout import StoredCamera
 
 ARMS = ("left", "right")
 DEPTH = StoredDepth(min_m=0.01, max_m=10.0, shift_m=3.5)

@@ -13,6 +13,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from xwam.core.embodiment import Embodiment, VectorSpec
+from xwam.core.files import read_json
 from xwam.data.episodes import Episode
 from xwam.data.importers.metadata import chosen_cameras, entry, instructions_of
 from xwam.data.importers.released import (
@@ -28,7 +29,7 @@ from xwam.data.importers.released import (
 from xwam.data.importers.source import Claim, ImportSettings
 from xwam.data.importers.xwam_media import DEPTH, depth_frames, frame_size, media_path, rgb_frames
 from xwam.data.importers.xwam_vectors import arms_of, has_commands, vectors_of
-from xwam.data.layout import DatasetSpec, StoredCamera, read_json
+from xwam.data.layout import DatasetSpec, StoredCamera
 
 NAME = "xwam_layout"
 EPISODES = "chunk-*/episode_*.json"

@@ -9,10 +9,9 @@ from av.error import FFmpegError
 from av.video.reformatter import VideoReformatter
 from jaxtyping import Float, UInt8
 
-from xwam.core.depth import DepthCoding
+from xwam.core.depth import DepthCoding, StoredDepth
+from xwam.core.video import CONVERSION_THREADS, decoded
 from xwam.data.importers.released import FAR, NEAR
-from xwam.data.layout import StoredDepth
-from xwam.data.video import CONVERSION_THREADS, decoded
 
 # Wider than the codes' range, so that no code is clipped; twelve bits tell each of the 256 codes from its neighbours.
 DEPTH = StoredDepth(min_m=NEAR / 2, max_m=FAR * 2, scale="relative")

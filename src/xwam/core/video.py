@@ -1,9 +1,10 @@
-"""Videos of a dataset: RGB as H.264, depth as lossless 12-bit HEVC, and exact random access to both.
+"""Videos of RGB as H.264 and of depth as lossless 12-bit HEVC or 16-bit FFV1, and exact random access to them.
 
-Neither has B-frames: a seek in HEVC with them gives wrong frames. Every tenth frame of RGB is a key frame.
+None has B-frames: a seek in HEVC with them gives wrong frames. Every tenth frame of RGB is a key frame.
 """
 
 from collections.abc import Iterator
+from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -13,7 +14,7 @@ from av.video.frame import PictureType
 from av.video.reformatter import VideoReformatter
 from jaxtyping import Float, UInt8
 
-from xwam.data.layout import DEPTH_CODES, StoredDepth
+from xwam.core.depth import StoredDepth
 
 KEY_FRAME_EVERY = 10
 # As LeRobot has it: without loss, noise makes other frames as large as key frames (of a simulator they are a half).
@@ -33,7 +34,11 @@ RECORDED_CRF, REENCODED_CRF = 19, 8
 # What smoothes a lossy picture has nothing to do here, and takes a decoder its time.
 X265 = f"lossless=1:no-deblock=1:no-sao=1:ctu=32:bframes=0:keyint={DEPTH_KEY_FRAME_EVERY}"
 X265 += ":pools=none:frame-threads=1:log-level=none"
-DEPTH_OPTIONS = {"preset": "veryfast", "forced-idr": "1", "x265-params": X265}
+# Codec, options and pixels by the bits of a code: a dataset's depth is to be small, a scene's to be exact.
+DEPTH_CODECS = {
+    12: ("libx265", {"preset": "veryfast", "forced-idr": "1", "x265-params": X265}, "gray12le"),
+    16: ("ffv1", {"level": "3", "g": "1", "slicecrc": "1"}, "gray16le"),
+}
 
 
 class VideoWriter:
@@ -44,17 +49,18 @@ class VideoWriter:
         path: Path,
         height: int,
         width: int,
-        fps: int,
+        fps: int | Fraction,
         depth: StoredDepth | None = None,
         crf: int = RECORDED_CRF,
     ):
         path.parent.mkdir(parents=True, exist_ok=True)
         self._depth, self._frames, self._reformatter = depth, 0, VideoReformatter()
         self._container = av.open(str(path), "w", format="mp4", options={"movflags": "faststart"})
-        codec, options = ("libx265", DEPTH_OPTIONS) if depth else ("libx264", RGB_OPTIONS | {"crf": str(crf)})
+        rgb = ("libx264", RGB_OPTIONS | {"crf": str(crf)}, "yuv420p")
+        codec, options, self._pixels = DEPTH_CODECS[depth.bits] if depth else rgb
         self._stream = self._container.add_stream(codec, rate=fps, options=options)
         self._stream.height, self._stream.width = height, width
-        self._stream.pix_fmt = "gray12le" if depth else "yuv420p"
+        self._stream.pix_fmt = self._pixels
         self._stream.codec_context.thread_count = 1
 
     def add(self, frames: UInt8[np.ndarray, "T H W 3"] | Float[np.ndarray, "T H W"]) -> None:
@@ -83,7 +89,7 @@ class VideoWriter:
 
     def _gray(self, depth_m: Float[np.ndarray, "H W"]) -> av.VideoFrame:
         height, width = depth_m.shape
-        frame = av.VideoFrame(width, height, "gray12le")
+        frame = av.VideoFrame(width, height, self._pixels)
         rows = np.frombuffer(frame.planes[0], np.uint16).reshape(height, -1)
         rows[:, :width] = self._depth.encode(depth_m)
         return frame
@@ -116,7 +122,8 @@ class VideoReader:
 
     def __init__(self, path: Path, depth: StoredDepth | None = None):
         self.path, self._depth, self._reformatter = path, depth, VideoReformatter()
-        self._metres = depth.decode(np.arange(DEPTH_CODES + 1)) if depth else None
+        self._bits = depth.bits if depth else None
+        self._metres = depth.decode(np.arange(depth.codes + 1)) if depth else None
         try:
             # naming the format keeps a playlist, which would lead elsewhere, from passing as a video
             self._container = av.open(str(path), format="mp4")
@@ -167,6 +174,11 @@ class VideoReader:
     def size(self) -> tuple[int, int]:
         """Height and width of the frames."""
         return self._stream.height, self._stream.width
+
+    @property
+    def frames(self) -> int:
+        """How many there are."""
+        return len(self._pts)
 
     def room(self, frames: int) -> np.ndarray:
         """An array for so many frames."""
@@ -233,10 +245,13 @@ class VideoReader:
             rows = np.frombuffer(plane, np.uint8).reshape(frame.height, -1)[:, : 3 * frame.width]
             image[:] = rows.reshape(image.shape)
             return
-        if "12le" not in frame.format.name:
-            raise self._damaged(f"its pixels are {frame.format.name}, depth needs 12 bits such as gray12le")
+        if f"{self._bits}le" not in frame.format.name:
+            told = f"its pixels are {frame.format.name}, depth needs {self._bits} bits such as gray{self._bits}le"
+            raise self._damaged(told)
         codes = np.frombuffer(frame.planes[0], np.uint16).reshape(frame.height, -1)[:, : frame.width]
-        np.take(self._metres, codes, out=image, mode="clip")  # 12 bits have no other code; to look for some takes time
+        np.take(
+            self._metres, codes, out=image, mode="clip"
+        )  # such pixels have no other code; to look for some takes time
 
     def _damaged(self, why: object) -> ValueError:
         return ValueError(f"video {self.path} is damaged or truncated: {why}; copy it again or record it anew")
