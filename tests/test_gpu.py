@@ -21,6 +21,7 @@ from test_trainer import Killed, assert_same_run, die_at
 from tiny_model import tiny_model, tiny_observation
 from xwam.core.types import Dream
 from xwam.flow.levels import levels_of
+from xwam.flow.sampler import noise_like
 from xwam.model.autoencoders import SmallAutoencoder, SmallAutoencoderConfig
 from xwam.model.lora import LoraConfig, add_lora, merge_lora
 from xwam.train import optimizers, parallel
@@ -250,3 +251,10 @@ def test_one_rank_with_sharded_weights_trains_as_one_without(precision, toleranc
         assert_near(sharded, plain, tolerance, precision)
     finally:
         distributed.destroy_process_group()
+
+
+def test_threads_draw_the_noise_that_one_draws():
+    batch, seeds = whole_batch(0).streams, range(64)
+    many = batch.map(lambda x: x[:1].expand(len(seeds), *x.shape[1:]))
+    here, there = noise_like(many, seeds), noise_like(many.to(DEVICE), seeds)
+    assert torch.equal(here.video, there.video.cpu()) and torch.equal(here.action, there.action.cpu())

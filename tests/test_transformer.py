@@ -9,7 +9,7 @@ from torch import Tensor
 from xwam.core.streams import NoiseLevels, Streams
 from xwam.model import transformer
 from xwam.model.depth_stream import network_of
-from xwam.model.tokens import Layout, frequencies, patchify, positions, rotations, unpatchify
+from xwam.model.tokens import AtLevel, Layout, frequencies, patchify, positions, rotations, unpatchify
 from xwam.model.transformer import (
     KeysValues,
     TransformerConfig,
@@ -336,3 +336,14 @@ def test_depth_is_refused_by_a_network_without_it():
     assert run(network, *inputs(), with_depth=False).depth is None
     with pytest.raises(ValueError, match="no depth branch"):
         run(network, *inputs())
+
+
+def test_gradients_summed_by_level_are_those_of_a_selection():
+    generator = torch.Generator().manual_seed(0)
+    values = torch.randn(2, 3, 5, dtype=torch.float64, generator=generator, requires_grad=True)
+    level = torch.tensor([1, 1, 0, 2, 1, 0])
+    weights = torch.randn(2, 6, 5, dtype=torch.float64, generator=generator)
+    plain, summed = values.index_select(1, level), AtLevel.apply(values, level)
+    assert torch.equal(plain, summed)
+    gradients = [torch.autograd.grad((x * weights).sum(), values)[0] for x in (plain, summed)]
+    torch.testing.assert_close(*gradients, rtol=1e-14, atol=1e-14)

@@ -121,7 +121,7 @@ class Batch:
 
     def pin_memory(self) -> Self:
         """The same in memory of the host that a GPU copies from by itself; torch's loaders ask for it by this name."""
-        return self._with_tensors(lambda x: x.pin_memory())
+        return self._with_tensors(lambda x: x.contiguous().pin_memory())
 
     def _with_tensors(self, function: Callable[[Tensor], Tensor]) -> Self:
         masks = {name: function(getattr(self, name)) for name in ("action_valid", "proprio_valid", "depth_valid")}

@@ -5,6 +5,7 @@ in which the actions start clean.
 """
 
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import torch
@@ -17,6 +18,9 @@ from xwam.flow.solvers import Past, Solver, unipc
 
 # In the order that noise is drawn: actions do not depend on the video's size, nor anything on whether there is depth.
 SAMPLED = ("action", "proprio", "video", "depth")
+
+# From so many samples on, so many threads draw for a GPU.
+MANY_SAMPLES, DRAWING_THREADS = 16, 8
 
 
 def sampled(streams: Streams) -> tuple[str, ...]:
@@ -41,12 +45,19 @@ def generators_of(streams: Streams, seeds: Sequence[int]) -> list[torch.Generato
 
 def noise_from(generators: Sequence[torch.Generator], streams: Streams) -> Streams:
     """Gaussian noise of the streams' shapes, of each sample from its own generator."""
-    drawn = {}
-    for name in sampled(streams):
-        like = getattr(streams, name)
-        samples = [torch.randn(like.shape[1:], generator=generator) for generator in generators]
-        drawn[name] = torch.stack(samples).to(like)
-    return Streams(**drawn)
+    likes = {name: getattr(streams, name) for name in sampled(streams)}
+
+    def draw(generator: torch.Generator) -> list[torch.Tensor]:
+        return [torch.randn(like.shape[1:], generator=generator) for like in likes.values()]
+
+    if streams.action.is_cuda and len(generators) >= MANY_SAMPLES:
+        # a GPU waits for it, and the cores of its host have nothing else to do
+        with ThreadPoolExecutor(DRAWING_THREADS) as pool:
+            samples = list(pool.map(draw, generators))
+    else:
+        samples = [draw(generator) for generator in generators]
+    drawn = zip(likes.items(), zip(*samples, strict=True), strict=True)
+    return Streams(**{name: torch.stack(parts).to(like) for (name, like), parts in drawn})
 
 
 def started(

@@ -5,6 +5,7 @@ The order is [video | action | proprio]; video runs over latent frame, view, row
 
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import torch
 from einops import rearrange
@@ -14,6 +15,7 @@ from torch import Tensor
 from xwam.core.streams import NoiseLevels, Streams
 from xwam.model.config import FRAMES_PER_LATENT, TransformerConfig
 
+FEW_LEVELS = 8  # of which a gradient is summed one level after the other
 THETA = 10000  # base of the rotary frequencies and of the noise level's
 
 
@@ -78,6 +80,32 @@ def level_of_token(levels: NoiseLevels, layout: Layout) -> Int[Tensor, " N"]:
     """Which of the distinct noise levels each token stands at; those of video are of frames, or of views of frames."""
     video = levels.video.repeat_interleave(layout.video // len(levels.video))
     return torch.cat([video, levels.action, levels.proprio])
+
+
+class AtLevel(torch.autograd.Function):
+    """`index_select` along the levels, whose gradient is summed level by level.
+
+    That of `index_select` itself adds thousands of tokens into each of a few places one by one: a GPU stands in line for
+    it, and in an order that changes from run to run.
+    """
+
+    @staticmethod
+    def forward(context: Any, values: Float[Tensor, "B K D"], level: Int[Tensor, " N"]) -> Float[Tensor, "B N D"]:
+        context.save_for_backward(level)
+        context.levels = values.shape[1]
+        return values.index_select(1, level)
+
+    @staticmethod
+    def backward(context: Any, gradient: Float[Tensor, "B N D"]) -> tuple[Float[Tensor, "B K D"], None]:
+        [level] = context.saved_tensors
+        of_each = [(gradient * (level == k)[:, None]).sum(1) for k in range(context.levels)]
+        return torch.stack(of_each, dim=1), None
+
+
+def at_level(values: Float[Tensor, "B K D"], level: Int[Tensor, " N"]) -> Float[Tensor, "B N D"]:
+    """Of `values`, one for each distinct noise level, every token's."""
+    summed = values.is_cuda and values.shape[1] <= FEW_LEVELS
+    return AtLevel.apply(values, level) if summed else values.index_select(1, level)
 
 
 def positions(layout: Layout, actions_per_frame: int) -> Float[Tensor, "N 3"]:

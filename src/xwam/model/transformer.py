@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from xwam.core.streams import NoiseLevels, Streams
 from xwam.model.config import TransformerConfig
-from xwam.model.tokens import Layout, frequencies, level_of_token, patchify, rotations, unpatchify
+from xwam.model.tokens import Layout, at_level, frequencies, level_of_token, patchify, rotations, unpatchify
 
 # On a CPU the fused kernels lose to written-out scores where there are few keys, as of short texts, and gain nothing
 # from bfloat16 while the scores fit its caches.
@@ -211,14 +211,14 @@ def modulated(
     eps: float,
 ) -> Float[Tensor, "B N D"]:
     """Layer norm, its affine part given by each token's level (adaLN, arXiv 2212.09748); for a linear layer to read."""
-    scaled = F.layer_norm(x, x.shape[-1:], eps=eps) * (1 + scale).index_select(1, level)
-    return for_linear(scaled + shift.index_select(1, level))
+    scaled = F.layer_norm(x, x.shape[-1:], eps=eps) * at_level(1 + scale, level)
+    return for_linear(scaled + at_level(shift, level))
 
 
 def gated(
     x: Float[Tensor, "B N D"], gate: Float[Tensor, "B K D"], level: Int[Tensor, " N"], update: Float[Tensor, "B N D"]
 ) -> Float[Tensor, "B N D"]:
-    return torch.addcmul(x, gate.index_select(1, level), update.float())
+    return torch.addcmul(x, at_level(gate, level), update.float())
 
 
 def for_linear(x: Float[Tensor, "*n"]) -> Float[Tensor, "*n"]:
