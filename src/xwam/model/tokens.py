@@ -85,8 +85,8 @@ def level_of_token(levels: NoiseLevels, layout: Layout) -> Int[Tensor, " N"]:
 class AtLevel(torch.autograd.Function):
     """`index_select` along the levels, whose gradient is summed level by level.
 
-    That of `index_select` itself adds thousands of tokens into each of a few places one by one: a GPU stands in line for
-    it, and in an order that changes from run to run.
+    That of `index_select` itself adds thousands of tokens into each of a few places one by one: a GPU stands in line
+    for it, and in an order that changes from run to run.
     """
 
     @staticmethod
