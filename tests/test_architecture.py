@@ -23,7 +23,7 @@ LAYERS = (
     ("cli",),
     ("demo", "convert", "doctor", "ablation"),
     ("recipes", "evaluate", "encode", "show"),
-    ("train",),
+    ("train", "imagine"),
     ("wam", "sim"),
     ("saved",),
     ("model", "flow", "data", "scene", "policy"),

@@ -4,10 +4,10 @@ import json
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from xwam import cli
+from xwam.scene.folder import read_clip
 from xwam.sim.metaworld import MetaWorld
 
 TASK = "metaworld/drawer-close-v3"
@@ -126,10 +126,11 @@ def test_eval_refuses_the_checkpoint_of_another_robot(home, tmp_path, capsys):
     assert "checkpoint of another embodiment: camera_names" in said
 
 
-def test_imagine_writes_a_page_and_arrays(home, tmp_path):
+def test_imagine_writes_a_page_and_clips(home, tmp_path):
     xwam("imagine", home / "run" / "export", "--task", TASK, "--instruction", "shut it", "--out", tmp_path)
-    arrays = np.load(tmp_path / "dream.npz")
-    assert arrays["rgb"].shape == (3, 9, 64, 64, 3) and arrays["depth_m"].shape == (3, 9, 64, 64)
+    dream, true = read_clip(tmp_path / "seed-1000000"), read_clip(tmp_path / "true")
+    assert dream.scene.rgb.shape == true.scene.rgb.shape == (3, 9, 64, 64, 3)
+    assert (dream.origin, true.origin, dream.instruction) == ("imagined", "simulated", "shut it")
     assert "shut it" in (tmp_path / "index.html").read_text()
 
 

@@ -57,9 +57,28 @@ def test_alignment_ignores_one_outlier_in_five(seed, scale, base):
     wrong = rng.random(code.shape) < 0.2
     depth_m[wrong] = rng.uniform(0.05, 20, wrong.sum())
     fit = align(code, depth_m, np.ones(code.shape, bool))
-    inverse_range = 2 * scale
-    assert abs(fit.scale - scale) < 0.02 * inverse_range
-    assert abs(fit.shift - truth.shift) < 0.02 * inverse_range
+    assert abs(fit.scale / scale - 1) < 0.005
+    assert abs(fit.shift / truth.shift - 1) < 0.005
+    assert 0.7 < fit.kept <= 0.85 and fit.pixels == code.size
+
+
+def test_alignment_under_noise_and_one_sided_outliers():
+    """As of a reflecting table: a fifth of the pixels all too far, the rest with a noise of 1%."""
+    rng = np.random.default_rng(0)
+    truth, code = InverseDepthAlignment(0.8, 1.5), rng.uniform(-1, 1, (96, 128))
+    depth_m = truth.apply(code) * (1 + 0.01 * rng.standard_normal(code.shape))
+    depth_m[:20] *= 2
+    fit = align(code, depth_m, np.ones(code.shape, bool))
+    np.testing.assert_allclose([fit.scale, fit.shift], [0.8, 1.5], rtol=0.005)
+    assert fit.residual == pytest.approx(0.015, rel=0.3)  # 1% of 1.5 / m
+
+
+def test_alignment_that_turns_near_to_far_is_refused():
+    code = np.linspace(-1, 1, 100)
+    with pytest.raises(ValueError, match="nearer would be farther"):
+        align(-code, 1 / (2 + code), np.ones(100, bool))
+    with pytest.raises(ValueError, match="scale 0, .*differ between pixels"):
+        align(np.ones(100), 1 / (2 + code), np.ones(100, bool))
 
 
 def test_alignment_reads_only_pixels_with_measured_depth():
@@ -75,7 +94,8 @@ def test_alignment_reads_only_pixels_with_measured_depth():
 
 
 def test_alignment_needs_sixteen_pixels():
-    code, depth_m, valid = np.linspace(-1, 1, 16), np.ones(16), np.ones(16, bool)
+    code, valid = np.linspace(-1, 1, 16), np.ones(16, bool)
+    depth_m = 1 / (2 + code)
     align(code, depth_m, valid)
     with pytest.raises(ValueError, match="only 15 pixels.*16 or more"):
         align(code, depth_m, valid & (code > -1))

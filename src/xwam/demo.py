@@ -8,7 +8,6 @@ from rich.console import Console
 
 from xwam.core.embodiment import Embodiment
 from xwam.core.success import SuccessRate
-from xwam.data.processes import progress_bar
 from xwam.evaluate import (
     FIRST_DREAM_SEED,
     Imagined,
@@ -16,17 +15,13 @@ from xwam.evaluate import (
     dream_table,
     evaluate_dreams,
     evaluate_success,
-    imagine,
-    moment_of,
     success_of,
     success_table,
     write_film,
 )
 from xwam.scene.metrics import Estimate, summarise
 from xwam.scene.report import Report, ReportDream, ReportEpisode, write_report
-from xwam.sim.env import make_environment
 from xwam.sim.rollout import Rollout
-from xwam.wam import WorldActionModel
 
 DEMO_TASKS = ("metaworld/reach-v3", "metaworld/drawer-open-v3", "metaworld/button-press-topdown-v3")
 EXECUTE = 8
@@ -54,29 +49,6 @@ def run_demo(checkpoint: Path, episodes: int, out: Path, seed: int, workers: int
     films = [_film(out, done) for done in rollouts]
     page = _write(out, imagined[1::3], success, films, model, dummy)
     console.print(f"Open {page} in a browser.")
-
-
-def imagine_task(checkpoint: Path, task: str, instruction: str | None, seed: int, share: float, out: Path) -> None:
-    """Imagines the future of one moment of an expert's episode, and writes a page and the dream's arrays."""
-    model = WorldActionModel.load(checkpoint)
-    environment = make_environment(task, *model.config.image_size)
-    environment.embodiment.check_same_robot(model.embodiment)
-    moment = moment_of(environment, seed, model.config.frames, share, instruction)
-    with progress_bar() as progress:
-        bar = progress.add_task("Denoising", total=model.config.noise.video_steps)
-        imagined = imagine(model, moment, on_step=lambda step, streams: progress.advance(bar))
-    environment.close()
-    out.mkdir(parents=True, exist_ok=True)
-    scene, chunk = imagined.dream.scene, imagined.dream.chunk
-    arrays = {
-        "rgb": scene.rgb,
-        "depth_m": scene.depth_m,
-        "intrinsics": scene.intrinsics,
-        "T_base_cam": scene.T_base_cam,
-    }
-    np.savez_compressed(out / "dream.npz", **arrays, actions=chunk.actions, proprio=imagined.dream.proprio)
-    page = _write(out, [imagined], [], [], summarise([imagined.scores]), summarise([imagined.dummy]))
-    print(f"Open {page} in a browser; the arrays are in {out / 'dream.npz'}.")
 
 
 def _film(out: Path, done: Rollout) -> ReportEpisode:

@@ -137,14 +137,6 @@ class Imagined:
     dummy: Metrics
 
 
-def moment_of(environment: Environment, seed: int, frames: int, share: float, instruction: str | None = None) -> Moment:
-    """One moment of an unseen, undisturbed episode of the expert, this share of the way through it."""
-    moments = moments_of(environment, seed, frames, [share], instruction)
-    if not moments:
-        raise ValueError(f"the expert of {environment.name} fails with seed {seed}: choose another seed")
-    return moments[0]
-
-
 def moments_of(
     environment: Environment, seed: int, frames: int, shares: Sequence[float], instruction: str | None = None
 ) -> list[Moment]:

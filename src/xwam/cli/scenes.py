@@ -14,21 +14,56 @@ def imagine(
     instruction: str | None = None,
     seed: int = 1_000_000,
     share: float = 0.3,
+    dataset: Path | None = None,
+    episode: int = 0,
+    row: int = 0,
+    images: tuple[str, ...] = (),
+    depths: tuple[str, ...] = (),
+    state: Path | None = None,
+    cameras: Path | None = None,
+    seeds: int = 1,
+    chunks: int | None = None,
+    actions: Path | None = None,
+    expert: bool = False,
     out: Path = Path("out/imagine"),
 ) -> None:
-    """Imagine the future from a moment of a simulated episode, and write it as a page to look at in 3D.
+    """Imagine futures in 4D: a folder each, with colour, depth, cameras, actions and states, and a page to look at.
+
+    From a moment of a simulated episode:
+        xwam imagine --task metaworld/drawer-open-v3 --share 0.3 --seeds 4
+    From a recorded episode, three chunks long, under the actions that were taken:
+        xwam imagine CHECKPOINT --dataset datasets/mine --episode 3 --row 40 --chunks 3 --expert
+    From images of your own, under actions of your own:
+        xwam imagine CHECKPOINT --images left=l.png wrist=w.png --state state.yaml --cameras cameras.yaml
+            --instruction "open the drawer" --actions push.csv
+    docs/imagining.md shows these files, and what is in the folders.
 
     Args:
         checkpoint: Folder of an exported model; the shipped nano if not given.
-        task: Environment, as world/task.
-        instruction: What the robot is asked to do, the task's own wording if not given.
-        seed: Seed of the episode and of the dream.
-        share: How far into the expert's episode the moment lies that the model sees, 0 to 1.
-        out: Folder for index.html and the dream's arrays.
+        task: Environment, as world/task, whose expert's episode holds the moment that the model sees.
+        instruction: What the robot is asked to do; the episode's own wording if not given.
+        seed: Seed of the simulated episode, and of the first dream.
+        share: How far into the simulated episode the moment lies, 0 to 1.
+        dataset: Folder of a dataset; begin in one of its episodes rather than in a simulator.
+        episode: Which episode of the dataset.
+        row: Which row of that episode is the present.
+        images: Begin with images: CAMERA=FILE for each camera of the model, PNG or JPEG.
+        depths: Measured depth of the images, if relative depth is to be aligned: CAMERA=FILE, .npy in metres or 16-bit
+            PNG in millimetres.
+        state: The robot's state: a YAML or JSON list of numbers, or a list by part of the model's proprio.
+        cameras: YAML or JSON of name, height, width, intrinsics and T_base_cam of each camera.
+        seeds: How many dreams, with the seeds that follow.
+        chunks: How many chunks long; each begins at the last frame of the one before. 1, or what --actions fill.
+        actions: What happens under these actions: .npy or .csv, a row an action, in physical units.
+        expert: What happens under the actions that were taken in the episode.
+        out: Folder for seed-N, true (where it is known) and index.html.
     """
-    from xwam.demo import imagine_task
+    from xwam.imagine.run import Asked, imagine_futures
 
-    imagine_task(checkpoint, task, instruction, seed, share, out)
+    places = {"dataset": dataset, "episode": episode, "row": row}
+    files = {"images": images, "depths": depths, "state": state, "cameras": cameras}
+    extent = {"seeds": seeds, "chunks": chunks, "actions": actions, "expert": expert}
+    imagine_futures(checkpoint, Asked(task, instruction, seed, share, **places, **files, **extent), out)
 
 
 @app.command

@@ -125,6 +125,17 @@ def pose(rotation: Float[np.ndarray, "*n 3 3"], position: Float[np.ndarray, "*n 
     return matrix
 
 
+def pose_errors(
+    T_a_b: Float[np.ndarray, "*n 4 4"], true_T_a_b: Float[np.ndarray, "*n 4 4"]
+) -> tuple[Float[np.ndarray, "*n"], Float[np.ndarray, "*n"]]:
+    """How far poses lie from the true ones: the distance in metres, and the angle between them in radians."""
+    distance_m = np.linalg.norm(T_a_b[..., :3, 3] - true_T_a_b[..., :3, 3], axis=-1)
+    between = np.swapaxes(true_T_a_b[..., :3, :3], -1, -2) @ T_a_b[..., :3, :3]
+    # of a small angle the cosine tells little, of a large one the sine: the axis times 2 sin, and 2 cos
+    axis = np.stack([between[..., i, j] - between[..., j, i] for i, j in ((2, 1), (0, 2), (1, 0))], axis=-1)
+    return distance_m, np.arctan2(np.linalg.norm(axis, axis=-1), np.trace(between, axis1=-2, axis2=-1) - 1)
+
+
 def look_at(eye: np.ndarray, target: np.ndarray, up: np.ndarray = (0.0, 0.0, 1.0)) -> Float[np.ndarray, "4 4"]:
     """Pose T_world_cam of an upright camera at `eye` that looks at `target`; metres."""
     eye, target, up = (np.asarray(x, dtype=np.float64) for x in (eye, target, up))

@@ -19,6 +19,8 @@ DepthScale = Literal["metric", "aligned", "relative"]
 DEPTH_CODES = 4095
 # No robot's camera looks on average this far: such numbers are millimetres.
 FARTHEST_MEDIAN_M = 100.0
+# What an alignment asks for, and how many standard deviations from it a pixel may lie.
+LEAST_PIXELS, TRIM = 16, 2.5
 
 
 def check_depth(where: str, depth_m: Float[np.ndarray, "T H W"], scale: DepthScale = "metric") -> None:
@@ -107,30 +109,71 @@ class StoredDepth(Frozen):
 
 @dataclass(frozen=True)
 class InverseDepthAlignment:
-    """inverse depth = scale * code + shift, in 1/m, as fitted by `align`."""
+    """inverse depth = scale * code + shift, in 1/m, as fitted by `align`.
+
+    `residual` is the fit's root mean square error in 1/m over the `kept` share of `pixels`; the rest was trimmed.
+    """
 
     scale: float
     shift: float
+    residual: float = 0.0
+    kept: float = 1.0
+    pixels: int = 0
 
     def apply(self, code: Float[np.ndarray, "*n"]) -> Float[np.ndarray, "*n"]:
-        """Depth in metres, `aligned`; 0 where the fit gives no positive inverse depth."""
-        inverse = self.scale * code + self.shift
+        """Depth in metres, `aligned`; 0 where the code is none, or the fit gives no positive inverse depth."""
+        inverse = np.nan_to_num(self.scale * code + self.shift, nan=0.0)
         return np.where(inverse > 1e-6, 1.0 / np.maximum(inverse, 1e-6), 0.0).astype(np.float32)
 
 
 def align(
-    code: Float[np.ndarray, "*n"], depth_m: Float[np.ndarray, "*n"], valid: Bool[np.ndarray, "*n"], rounds: int = 10
+    code: Float[np.ndarray, "*n"], depth_m: Float[np.ndarray, "*n"], valid: Bool[np.ndarray, "*n"], rounds: int = 20
 ) -> InverseDepthAlignment:
-    """Fits measured depth by an affine map of the code in inverse depth, robustly (Huber weights, median scale)."""
+    """Fits measured depth by an affine map of the code in inverse depth, where larger code is nearer.
+
+    Least trimmed squares: of many lines through two pixels the one with the least median error, then least squares
+    over the pixels within `TRIM` of its spread, again and again (Rousseeuw, Least median of squares regression, 1984).
+    Raises ValueError if too few pixels are measured, or if they ask for no positive scale.
+    """
     known = valid & (depth_m > 0) & np.isfinite(code)
-    if known.sum() < 16:
-        raise ValueError(f"only {known.sum()} pixels have measured depth: alignment needs 16 or more")
+    if known.sum() < LEAST_PIXELS:
+        raise ValueError(f"only {known.sum()} pixels have measured depth: alignment needs {LEAST_PIXELS} or more")
     x, y = code[known].astype(np.float64), 1.0 / depth_m[known].astype(np.float64)
-    design, weight = np.stack([x, np.ones_like(x)], axis=1), np.ones_like(x)
+    scale, shift = _first_line(x, y)
+    keep = np.ones_like(x, bool)
     for _ in range(rounds):
-        root = np.sqrt(weight)
-        (scale, shift), *_ = np.linalg.lstsq(design * root[:, None], y * root, rcond=None)
-        residual = np.abs(design @ (scale, shift) - y)
-        limit = 1.345 * 1.4826 * np.median(residual) + 1e-9
-        weight = np.minimum(1.0, limit / np.maximum(residual, 1e-12))
-    return InverseDepthAlignment(float(scale), float(shift))
+        error = np.abs(scale * x + shift - y)
+        within = error <= TRIM * 1.4826 * np.median(error) + 1e-9
+        scale, shift = _least_squares(x[within], y[within])
+        if np.array_equal(within, keep):
+            break
+        keep = within
+    if not scale > 0:
+        raise ValueError(
+            f"the fit of {known.sum()} pixels has scale {scale:.4g}, so nearer would be farther: the code must grow "
+            "towards the camera and differ between pixels, and measured depth must belong to this image"
+        )
+    residual = float(np.sqrt(np.mean((scale * x[keep] + shift - y[keep]) ** 2)))
+    return InverseDepthAlignment(float(scale), float(shift), residual, float(keep.mean()), int(known.sum()))
+
+
+def _first_line(x: Float[np.ndarray, " N"], y: Float[np.ndarray, " N"]) -> tuple[float, float]:
+    """Of lines through two pixels the one with the least median error."""
+    random = np.random.default_rng(0)
+    some = random.permutation(len(x))[:2000]
+    one, other = random.integers(len(x), size=(2, 200))
+    apart = np.abs(x[one] - x[other]) > 1e-9
+    if not apart.any():
+        return 0.0, float(np.median(y))
+    one, other = one[apart], other[apart]
+    scales = (y[one] - y[other]) / (x[one] - x[other])
+    shifts = y[one] - scales * x[one]
+    errors = np.median(np.abs(scales[:, None] * x[some] + shifts[:, None] - y[some]), axis=1)
+    return float(scales[np.argmin(errors)]), float(shifts[np.argmin(errors)])
+
+
+def _least_squares(x: Float[np.ndarray, " N"], y: Float[np.ndarray, " N"]) -> tuple[float, float]:
+    spread = x - x.mean()
+    square = spread @ spread
+    scale = float(spread @ y / square) if square > 1e-12 else 0.0
+    return scale, float(y.mean() - scale * x.mean())

@@ -41,6 +41,11 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
+def load_yaml(text: str) -> object:
+    """Plain data of a YAML or JSON text. Raises yaml.YAMLError, also if a key comes twice."""
+    return yaml.load(text, _Loader)
+
+
 def embodiment_text(embodiment: Embodiment, remarks: tuple[str, ...] = ()) -> str:
     """The file's content; `remarks` come first, as comments."""
     said = "".join(f"# {line}\n" for remark in remarks for line in remark.splitlines())
@@ -51,7 +56,7 @@ def embodiment_text(embodiment: Embodiment, remarks: tuple[str, ...] = ()) -> st
 def read_embodiment(path: Path) -> Embodiment:
     """The robot that a file describes, or a ValueError that names the file and what is wrong in it."""
     try:
-        content = yaml.load(path.read_text(), _Loader)
+        content = load_yaml(path.read_text())
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ValueError(f"{path} cannot be read as an embodiment ({error}): mend it, or draft it anew") from error
     if not isinstance(content, dict):

@@ -2,10 +2,15 @@
 
 import base64
 from fractions import Fraction
+from pathlib import Path
 
 import av
 import numpy as np
+from av.error import FFmpegError
 from jaxtyping import Float, UInt8
+
+# How a file of each kind begins.
+ENCODINGS = {b"\x89PNG": "png", b"\xff\xd8\xff": "mjpeg"}
 
 
 def depth_range(depth_m: Float[np.ndarray, "T H W"]) -> tuple[float, float]:
@@ -58,6 +63,36 @@ def png(image: UInt8[np.ndarray, "H W 3"]) -> bytes:
     codec.pix_fmt, codec.time_base = "rgb24", Fraction(1)
     frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), "rgb24")
     return b"".join(bytes(packet) for packet in [*codec.encode(frame), *codec.encode(None)])
+
+
+def read_picture(path: Path) -> UInt8[np.ndarray, "H W 3"]:
+    """The colours of a PNG or JPEG file."""
+    return _decoded(path).reformat(format="rgb24").to_ndarray()
+
+
+def read_depth_picture(path: Path) -> Float[np.ndarray, "H W"]:
+    """Depth in metres of a 16-bit grey PNG in millimetres, as depth cameras write it; 0 is unknown."""
+    frame = _decoded(path)
+    if not frame.format.name.startswith("gray16"):
+        raise ValueError(f"{path} has pixels {frame.format.name}: give depth as a 16-bit grey PNG in millimetres")
+    return frame.to_ndarray().astype(np.float32) / 1000
+
+
+def _decoded(path: Path) -> av.VideoFrame:
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise ValueError(f"picture {path} cannot be read: {error.strerror}") from error
+    codec = next((name for magic, name in ENCODINGS.items() if content.startswith(magic)), None)
+    if codec is None:
+        raise ValueError(f"{path} is neither PNG nor JPEG: save it as one of them")
+    decoder = av.CodecContext.create(codec, "r")
+    decoder.thread_count = 1  # with more, an image comes only after the next ones were given
+    try:
+        [frame] = decoder.decode(av.Packet(content))
+    except (FFmpegError, ValueError) as error:
+        raise ValueError(f"picture {path} is damaged ({error}): copy it again") from error
+    return frame
 
 
 def contact_sheet(

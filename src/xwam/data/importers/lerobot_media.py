@@ -12,13 +12,13 @@ from av.video.reformatter import VideoReformatter
 from jaxtyping import Float, UInt8, UInt16
 
 from xwam.core.depth import DEPTH_CODES, StoredDepth
+from xwam.core.pictures import ENCODINGS
 from xwam.core.video import CONVERSION_THREADS, WITH_LOSS, decoded
 
 # Of a row's period: further than this from its row's time a frame belongs to no row.
 FRAME_TOLERANCE = 0.1
 # As good as linear: the logarithm's steps differ by a twentieth over the range.
 LINEAR_SHIFT = 10.0
-ENCODINGS = {b"\x89PNG": "png", b"\xff\xd8\xff": "mjpeg"}
 
 Size = tuple[int, int]
 
