@@ -22,7 +22,7 @@ LAYERS = (
     ("__init__", "__main__"),
     ("cli",),
     ("demo", "convert", "doctor", "ablation"),
-    ("recipes", "evaluate", "encode", "show"),
+    ("recipes", "evaluate", "encode", "show", "calibrate"),
     ("train", "imagine"),
     ("wam", "sim"),
     ("saved",),

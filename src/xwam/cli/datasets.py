@@ -211,3 +211,34 @@ def export(
     assert format == "lerobot-v2.1"
     export_lerobot_v21(dataset, out, workers)
     print(f"Exported: {out}")
+
+
+@app.command
+def calibrate_hand_eye(
+    dataset: Positional[Path] = DATASET,
+    camera: str = "wrist",
+    mount: str | None = None,
+    poses_in: Literal["base", "other"] = "base",
+    episodes: int = 50,
+    check: bool = False,
+    write: bool = False,
+) -> None:
+    """Find where a camera sits on the hand (T_ee_cam), from recorded poses of the camera and the robot's state.
+
+    Imagined poses of that camera follow the foretold state by it. Prints it, how many poses agree, how far they
+    spread, and how far it is from what the dataset's embodiment says. Up to a fifth of the poses may be wrong.
+
+    Args:
+        dataset: Folder of the dataset; its meta/embodiment.yaml names the hand's parts of the state.
+        camera: Which camera.
+        mount: The end-effector that it rides on: parts <mount>_position and, unless it never turns,
+            <mount>_orientation; the embodiment's, or else `ee`.
+        poses_in: The frame of the recorded poses: the robot's base, or another fixed one, such as a calibration
+            board's. Then the hand must have turned about two axes or more.
+        episodes: So many episodes, spread over the dataset, are read.
+        check: Fail if the embodiment's T_ee_cam is more than 5 mm or 1 degree from what the poses tell.
+        write: Write mount and T_ee_cam into meta/embodiment.yaml; remarks at its head stay, other comments do not.
+    """
+    from xwam.calibrate import calibrate_hand_eye
+
+    calibrate_hand_eye(dataset, camera, mount, poses_in, episodes, check, write)

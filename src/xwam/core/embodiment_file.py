@@ -5,6 +5,7 @@ from pathlib import Path
 import yaml
 
 from xwam.core.embodiment import Embodiment
+from xwam.core.files import write_atomically
 
 HEADER = """\
 # The robot of this dataset: what each column means, which cameras there are, and its rates. Edit it at will.
@@ -65,3 +66,10 @@ def read_embodiment(path: Path) -> Embodiment:
         return Embodiment.parse(content)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
+
+
+def rewrite_embodiment(path: Path, robot: Embodiment) -> None:
+    """Puts another robot into a file; remarks at its head stay, comments further down do not."""
+    head = path.read_text().partition(HEADER)[0] if path.exists() else ""
+    remarks = tuple(line[2:] for line in head.splitlines() if line.startswith("# "))
+    write_atomically(path, lambda file: file.write_text(embodiment_text(robot, remarks)))
