@@ -1,4 +1,4 @@
-"""A small analytic world for tests: a table top, a resting box and a rolling ball, seen by ray-casting.
+"""A small analytic world for tests: a table top, a box that rests or slides, a rolling ball, seen by ray-casting.
 
 Depth is exact, so what is lifted from one camera can be checked against geometry and against the other cameras.
 """
@@ -18,25 +18,33 @@ def ball_centre(frame: int) -> np.ndarray:
     return np.array([-0.15 + 0.05 * frame, -0.1, BALL_RADIUS_M])
 
 
-def clip(size: int = 48, frames: int = 3, speed: float = 1.0, wrist: bool = True) -> RGBDClip:
-    """Two static cameras, and one that follows the ball from above; the ball moves `speed` times as fast."""
+def box_shift(frame: int) -> np.ndarray:
+    """Where a sliding box is: 4 cm a frame along y."""
+    return np.array([0.0, 0.04 * frame, 0.0])
+
+
+def clip(size: int = 48, frames: int = 3, speed: float = 1.0, wrist: bool = True, slide: float = 0.0) -> RGBDClip:
+    """Two static cameras, and one that follows the ball from above; ball and box move `speed` and `slide` as fast."""
     left = [look_at((0.9, -0.8, 0.7), (0, 0, 0.05))] * frames
     right = [look_at((0.9, 0.8, 0.7), (0, 0, 0.05))] * frames
     follow = [look_at(ball_centre(t * speed) + (0.25, 0, 0.5), ball_centre(t * speed)) for t in range(frames)]
     poses = np.array([left, right, follow] if wrist else [left, right])
     cameras = ("left", "right", "wrist") if wrist else ("left", "right")
     K = intrinsics_of_fovy(np.deg2rad(50), size, size)
-    images = [[render(K, poses[v, t], size, ball_centre(t * speed)) for t in range(frames)] for v in range(len(poses))]
+    moved = [(ball_centre(t * speed), box_shift(t * slide)) for t in range(frames)]
+    images = [[render(K, poses[v, t], size, *moved[t]) for t in range(frames)] for v in range(len(poses))]
     rgb = np.array([[image[0] for image in row] for row in images])
     depth_m = np.array([[image[1] for image in row] for row in images])
     return RGBDClip(cameras, rgb, depth_m, np.tile(K, (len(poses), frames, 1, 1)), poses, period_s=0.2)
 
 
-def render(K: np.ndarray, T_base_cam: np.ndarray, size: int, ball: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def render(
+    K: np.ndarray, T_base_cam: np.ndarray, size: int, ball: np.ndarray, box: np.ndarray = np.zeros(3)
+) -> tuple[np.ndarray, np.ndarray]:
     """RGB and exact depth of one camera."""
     rays = np.concatenate([(pixel_grid(size, size) - K[:2, 2]) / K[[0, 1], [0, 1]], np.ones((size, size, 1))], axis=-1)
     origin, rays = T_base_cam[:3, 3], rays @ T_base_cam[:3, :3].T
-    hits = [_table(origin, rays), _ball(origin, rays, ball), _box(origin, rays)]
+    hits = [_table(origin, rays), _ball(origin, rays, ball), _box(origin - box, rays)]
     depth = np.stack([hit[0] for hit in hits])
     nearest = depth.argmin(axis=0)
     colour = np.take_along_axis(np.stack([hit[1] for hit in hits]), nearest[None, ..., None], axis=0)[0]
@@ -50,10 +58,10 @@ def points_of(depth: np.ndarray, origin: np.ndarray, rays: np.ndarray) -> np.nda
     return origin + rays * depth[..., None]
 
 
-def surface_distance(points: np.ndarray, ball: np.ndarray) -> np.ndarray:
+def surface_distance(points: np.ndarray, ball: np.ndarray, box: np.ndarray = np.zeros(3)) -> np.ndarray:
     """Distance of points in metres to the nearest of the three surfaces."""
     to_ball = np.abs(np.linalg.norm(points - ball, axis=-1) - BALL_RADIUS_M)
-    inside = np.minimum(points - BOX_LOW_M, BOX_HIGH_M - points)
+    inside = np.minimum(points - box - BOX_LOW_M, BOX_HIGH_M - points + box)
     outside = np.linalg.norm(np.maximum(-inside, 0), axis=-1)
     to_box = np.where(outside > 0, outside, inside.min(axis=-1))
     return np.minimum(np.minimum(np.abs(points[..., 2]), to_ball), to_box)

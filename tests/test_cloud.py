@@ -7,7 +7,9 @@ import pytest
 from scipy.spatial import cKDTree
 
 import raycast
-from xwam.scene.cloud import downsample, fuse, on_surface
+from xwam.core.types import BACKGROUND, OBJECT, ROBOT
+from xwam.scene.cloud import downsample, fuse
+from xwam.scene.surface import on_surface
 
 
 def test_two_cameras_agree_in_the_base_frame_within_the_pixel_spacing():
@@ -100,3 +102,74 @@ def test_wrong_numbers_are_named():
         fuse(clip, 2)
     with pytest.raises(ValueError, match="voxel_m is 0"):
         fuse(clip, 0, voxel_m=0.0)
+
+
+@pytest.mark.parametrize("frame", [0, 2])
+def test_lifting_and_fusion_are_within_a_millimetre_of_what_moves(frame):
+    """A table, a rolling ball, a sliding box, and a camera that moves with the ball."""
+    clip = raycast.clip(size=96, frames=3, slide=1.0)
+    place = raycast.ball_centre(frame), raycast.box_shift(frame)
+    lifted = fuse(clip, frame, max_incidence_deg=None)
+    assert raycast.surface_distance(lifted.points_m, *place).max() < 1e-5
+    fused = fuse(clip, frame, voxel_m=0.005, with_confidence=True)
+    error = raycast.surface_distance(fused.points_m, *place)
+    assert len(fused) < len(fuse(clip, frame))
+    # Where a cube holds an edge, its mean lies inside of the edge.
+    assert np.quantile(error, 0.99) < 1e-3 and error.max() < 0.0025
+
+
+def test_normals_are_those_of_the_surface_and_face_the_camera():
+    clip = raycast.clip(size=96, frames=1)
+    cloud = fuse(clip, 0, with_normals=True)
+    np.testing.assert_allclose(np.linalg.norm(cloud.normals, axis=-1), 1, atol=1e-5)
+    table = (np.abs(cloud.points_m[:, 2]) < 1e-5) & (cloud.points_m[:, 0] > 0.1)
+    np.testing.assert_allclose(cloud.normals[table], np.tile([0, 0, 1.0], (table.sum(), 1)), atol=1e-3)
+    radial = (cloud.points_m - raycast.ball_centre(0)) / raycast.BALL_RADIUS_M
+    ball = np.abs(np.linalg.norm(radial, axis=-1) - 1) < 1e-4
+    assert ball.sum() > 100
+    cosine = (cloud.normals[ball] * radial[ball]).sum(axis=-1)
+    assert np.quantile(cosine, 0.05) > 0.97 and cosine.min() > 0
+    small = downsample(cloud, 0.02)
+    np.testing.assert_allclose(np.linalg.norm(small.normals, axis=-1), 1, atol=1e-5)
+
+
+def test_what_other_views_contradict_is_less_sure_and_can_be_left_out():
+    clip = raycast.clip(size=96, frames=1)
+    depth_m = clip.depth_m.copy()
+    depth_m[0, 0, 60:70, 40:50] -= 0.1  # a block that hangs in the air for the left camera alone
+    broken = dataclasses.replace(clip, depth_m=depth_m)
+
+    def in_the_air(**options):
+        cloud = fuse(broken, 0, with_confidence=True, **options)
+        return cloud.confidence, raycast.surface_distance(cloud.points_m, raycast.ball_centre(0)) > 0.02
+
+    sure, wrong = in_the_air()
+    assert wrong.sum() > 30
+    assert sure[wrong].max() < 0.4 and np.median(sure[~wrong]) > 0.6
+    assert not in_the_air(min_confidence=0.4)[1].any()
+
+
+def test_a_cube_believes_its_surest_points_most():
+    clip = raycast.clip(size=16, frames=1)
+    pair = fuse(clip, 0).select(np.array([0, 1]))
+    pair = dataclasses.replace(
+        pair,
+        points_m=np.array([[0.001, 0, 0], [0.005, 0, 0]], np.float32),
+        confidence=np.array([0.75, 0.25], np.float32),
+    )
+    fused = downsample(pair, 0.01)
+    np.testing.assert_allclose(fused.points_m, [[0.002, 0, 0]], atol=1e-7)
+    assert fused.confidence.tolist() == [0.75]
+
+
+def test_a_cloud_splits_into_its_layers():
+    clip = raycast.clip(size=32, frames=1)
+    red = clip.rgb[..., 0].astype(int) - clip.rgb[..., 2] > 80
+    layers = np.where(red, ROBOT, BACKGROUND).astype(np.uint8)
+    cloud = fuse(dataclasses.replace(clip, layers=layers), 0)
+    ball = cloud.of_layer(ROBOT)
+    assert np.abs(np.linalg.norm(ball.points_m - raycast.ball_centre(0), axis=-1) - raycast.BALL_RADIUS_M).max() < 1e-5
+    assert len(ball) + len(cloud.of_layer(BACKGROUND)) == len(cloud) and len(cloud.of_layer(OBJECT)) == 0
+    assert len(fuse(dataclasses.replace(clip, layers=layers), 0, voxel_m=0.02).of_layer(ROBOT)) > 0
+    with pytest.raises(ValueError, match="no layers"):
+        fuse(clip, 0).of_layer(ROBOT)

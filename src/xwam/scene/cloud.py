@@ -10,22 +10,37 @@ from jaxtyping import Bool, Float, Float32, Int, UInt8
 
 from xwam.core.cameras import unproject
 from xwam.core.types import RGBDClip
+from xwam.scene.consistency import confidence
+from xwam.scene.surface import MAX_INCIDENCE_DEG, normals, on_surface
 
 
 @dataclass(frozen=True)
 class PointCloud:
-    """Points in metres in the base frame, their sRGB colours, and the view that saw each."""
+    """Points in metres in the base frame, their sRGB colours, and the view that saw each.
+
+    If asked for, also unit `normals` towards that view (0 where its neighbours are unknown) and `confidence` in (0, 1);
+    if the clip has them, `layers`: `BACKGROUND`, `ROBOT` or `OBJECT`.
+    """
 
     points_m: Float32[np.ndarray, "N 3"]
     colors: UInt8[np.ndarray, "N 3"]
     views: Int[np.ndarray, " N"]
+    normals: Float32[np.ndarray, "N 3"] | None = None
+    confidence: Float32[np.ndarray, " N"] | None = None
+    layers: UInt8[np.ndarray, " N"] | None = None
 
     def __len__(self) -> int:
         return len(self.points_m)
 
     def select(self, keep: Bool[np.ndarray, " N"] | Int[np.ndarray, " M"]) -> "PointCloud":
         """The points at these places."""
-        return PointCloud(self.points_m[keep], self.colors[keep], self.views[keep])
+        return PointCloud(*(None if column is None else column[keep] for column in vars(self).values()))
+
+    def of_layer(self, layer: int) -> "PointCloud":
+        """The points of one layer, such as `ROBOT`; raises ValueError if layers are unknown."""
+        if self.layers is None:
+            raise ValueError("this cloud has no layers: fuse a clip that has them, as the simulator's have")
+        return self.select(self.layers == layer)
 
 
 def fuse(
@@ -34,61 +49,78 @@ def fuse(
     pixels: Bool[np.ndarray, "V H W"] | None = None,
     bounds_m: Float[np.ndarray, "2 3"] | None = None,
     voxel_m: float | None = None,
-    max_incidence_deg: float | None = 80.0,
+    max_incidence_deg: float | None = MAX_INCIDENCE_DEG,
+    with_normals: bool = False,
+    with_confidence: bool = False,
+    min_confidence: float = 0.0,
 ) -> PointCloud:
     """All views of one frame as one cloud.
 
     Pixels of unknown depth (0) are dropped, and so are those that fly between a near and a far surface (see
     `on_surface`; None keeps them). `pixels` restricts the cloud to some pixels, `bounds_m` to a box of the base
-    frame (lowest corner, highest corner), `voxel_m` leaves one mean point per cube of that edge.
+    frame (lowest corner, highest corner), `voxel_m` leaves one mean point per cube of that edge. With confidence (see
+    `consistency.confidence`), points below `min_confidence` go: at 0.4 those that other views contradict.
     """
     if not 0 <= frame < clip.rgb.shape[1]:
         raise ValueError(f"frame {frame} of a clip that has {clip.rgb.shape[1]}: count from 0")
-    depth_m, intrinsics = clip.depth_m[:, frame], clip.intrinsics[:, frame]
+    depth_m, intrinsics, poses = clip.depth_m[:, frame], clip.intrinsics[:, frame], clip.T_base_cam[:, frame]
     keep = depth_m > 0
+    places = unproject(depth_m, intrinsics, poses)
+    turned = normals(places, keep, poses[:, :3, 3]) if with_normals else None
+    sure = confidence(depth_m, intrinsics, poses) if with_confidence or min_confidence > 0 else None
     if max_incidence_deg is not None:
         keep &= on_surface(depth_m, intrinsics, max_incidence_deg)
     if pixels is not None:
         keep &= pixels
-    points_m = unproject(depth_m, intrinsics, clip.T_base_cam[:, frame])[keep].astype(np.float32)
-    cloud = PointCloud(points_m, clip.rgb[:, frame][keep], np.nonzero(keep)[0])
+    if sure is not None:
+        keep &= sure >= min_confidence
     if bounds_m is not None:
-        cloud = cloud.select(np.all((points_m >= bounds_m[0]) & (points_m <= bounds_m[1]), axis=-1))
+        keep &= np.all((places >= bounds_m[0]) & (places <= bounds_m[1]), axis=-1)
+    cloud = PointCloud(
+        places[keep].astype(np.float32),
+        clip.rgb[:, frame][keep],
+        np.nonzero(keep)[0],
+        None if turned is None else turned[keep].astype(np.float32),
+        None if sure is None else sure[keep].astype(np.float32),
+        None if clip.layers is None else clip.layers[:, frame][keep],
+    )
     return cloud if voxel_m is None else downsample(cloud, voxel_m)
 
 
-def on_surface(
-    depth_m: Float[np.ndarray, "V H W"], intrinsics: Float[np.ndarray, "V 3 3"], max_incidence_deg: float
-) -> Bool[np.ndarray, "V H W"]:
-    """False for flying pixels: where depth jumps, interpolated and decoded depth hangs in the air.
-
-    Between two neighbours the surface moves by the depth step along the ray and by one pixel's width, depth / focal,
-    across it. Their ratio is the tangent of the angle between the ray and the surface's normal, whatever the distance
-    and the resolution. A pixel goes if the angle to any of its four neighbours exceeds the limit, or a neighbour is
-    unknown: at 80 degrees a table top stays, a silhouette goes.
-    """
-    limit = np.tan(np.deg2rad(max_incidence_deg))
-    flying = np.zeros(depth_m.shape, dtype=bool)
-    for axis, focal in ((2, intrinsics[:, 0, 0]), (1, intrinsics[:, 1, 1])):
-        depth, jump = np.moveaxis(depth_m, axis, -1), np.moveaxis(flying, axis, -1)
-        near = np.minimum(depth[..., 1:], depth[..., :-1])
-        # An unknown neighbour makes `near` 0, so that any step exceeds the limit.
-        steep = np.abs(np.diff(depth, axis=-1)) > limit * near / focal[:, None, None]
-        jump[..., 1:] |= steep
-        jump[..., :-1] |= steep
-    return ~flying
-
-
 def downsample(cloud: PointCloud, voxel_m: float) -> PointCloud:
-    """One point per occupied cube of edge `voxel_m`: mean place, mean colour, and the first view that saw it."""
+    """One point per occupied cube of edge `voxel_m`, of what is in it: mean place, colour and normal.
+
+    Points weigh as much as they are sure, if confidence is known; the cube's own is that of its surest point. View and
+    layer are those of the first view that saw it.
+    """
     if not voxel_m > 0:
         raise ValueError(f"voxel_m is {voxel_m}: give an edge in metres above 0, or None for every point")
+    if not len(cloud):
+        return cloud
     cubes = np.floor(cloud.points_m / voxel_m).astype(np.int64)
-    _, first, cube, count = np.unique(cubes, axis=0, return_index=True, return_inverse=True, return_counts=True)
+    corner, far_corner = cubes.min(axis=0), cubes.max(axis=0)
+    number = np.ravel_multi_index(tuple((cubes - corner).T), tuple(far_corner - corner + 1))
+    _, first, cube = np.unique(number, return_index=True, return_inverse=True)
+    count = len(first)
+    weight = np.ones(len(cloud)) if cloud.confidence is None else cloud.confidence.astype(np.float64)
+    total = np.bincount(cube, weight, minlength=count)[:, None]
 
     def mean(values: Float[np.ndarray, "N 3"]) -> Float[np.ndarray, "M 3"]:
-        sums = [np.bincount(cube.ravel(), weights=column, minlength=len(count)) for column in values.T]
-        return np.stack(sums, axis=-1) / count[:, None]
+        sums = [np.bincount(cube, weights=weight * column, minlength=count) for column in values.T]
+        return np.stack(sums, axis=-1) / total
 
-    colors = np.rint(mean(cloud.colors.astype(np.float64))).astype(np.uint8)
-    return PointCloud(mean(cloud.points_m.astype(np.float64)).astype(np.float32), colors, cloud.views[first])
+    turned, sure = cloud.normals, cloud.confidence
+    if turned is not None:
+        length = np.linalg.norm(turned := mean(turned), axis=-1, keepdims=True)
+        turned = (turned / np.where(length > 0, length, 1.0)).astype(np.float32)
+    if sure is not None:
+        sure = np.zeros(count, np.float32)
+        np.maximum.at(sure, cube, cloud.confidence)
+    return PointCloud(
+        mean(cloud.points_m.astype(np.float64)).astype(np.float32),
+        np.rint(mean(cloud.colors.astype(np.float64))).astype(np.uint8),
+        cloud.views[first],
+        turned,
+        sure,
+        None if cloud.layers is None else cloud.layers[first],
+    )
