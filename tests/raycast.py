@@ -11,6 +11,7 @@ from xwam.core.types import RGBDClip
 BALL_RADIUS_M = 0.1
 LIGHT = np.array([0.4, -0.2, 0.9]) / np.linalg.norm([0.4, -0.2, 0.9])
 BOX_LOW_M, BOX_HIGH_M = np.array([-0.35, 0.1, 0.0]), np.array([-0.15, 0.3, 0.2])
+RESTING = np.zeros(3)
 
 
 def ball_centre(frame: int) -> np.ndarray:
@@ -39,7 +40,7 @@ def clip(size: int = 48, frames: int = 3, speed: float = 1.0, wrist: bool = True
 
 
 def render(
-    K: np.ndarray, T_base_cam: np.ndarray, size: int, ball: np.ndarray, box: np.ndarray = np.zeros(3)
+    K: np.ndarray, T_base_cam: np.ndarray, size: int, ball: np.ndarray, box: np.ndarray = RESTING
 ) -> tuple[np.ndarray, np.ndarray]:
     """RGB and exact depth of one camera."""
     rays = np.concatenate([(pixel_grid(size, size) - K[:2, 2]) / K[[0, 1], [0, 1]], np.ones((size, size, 1))], axis=-1)
@@ -58,7 +59,7 @@ def points_of(depth: np.ndarray, origin: np.ndarray, rays: np.ndarray) -> np.nda
     return origin + rays * depth[..., None]
 
 
-def surface_distance(points: np.ndarray, ball: np.ndarray, box: np.ndarray = np.zeros(3)) -> np.ndarray:
+def surface_distance(points: np.ndarray, ball: np.ndarray, box: np.ndarray = RESTING) -> np.ndarray:
     """Distance of points in metres to the nearest of the three surfaces."""
     to_ball = np.abs(np.linalg.norm(points - ball, axis=-1) - BALL_RADIUS_M)
     inside = np.minimum(points - box - BOX_LOW_M, BOX_HIGH_M - points + box)

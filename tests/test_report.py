@@ -11,7 +11,9 @@ from xwam.core.success import SuccessRate
 
 pytest.importorskip("viser")
 
-from xwam.scene import metrics, report
+from xwam.scene import estimates, report
+from xwam.scene.baselines import repeat_last_frame
+from xwam.scene.score import evaluate
 
 HOSTILE = "<script>alert(1)</script> & \"quotes\" 'too'"
 
@@ -23,7 +25,7 @@ def dream(**changes) -> report.ReportDream:
         task="reach",
         instruction="reach the goal",
         true=clip,
-        predicted=metrics.repeat_last_frame(clip),
+        predicted=repeat_last_frame(clip),
         predicted_actions=steps,
         executed_actions=steps + 0.001,
         action_names=("x", "gripper"),
@@ -36,8 +38,8 @@ def dream(**changes) -> report.ReportDream:
 def numbers() -> tuple[dict, dict]:
     clip = raycast.clip(size=24, frames=3)
     better = dataclasses.replace(clip, rgb=np.clip(clip.rgb, 5, 250))
-    of_dummy = metrics.summarise([metrics.evaluate(metrics.repeat_last_frame(clip), clip)])
-    return metrics.summarise([metrics.evaluate(better, clip)]), of_dummy
+    of_dummy = estimates.summarise([evaluate(repeat_last_frame(clip), clip)])
+    return estimates.summarise([evaluate(better, clip)]), of_dummy
 
 
 def write(folder, **parts) -> str:
@@ -99,8 +101,8 @@ def test_what_is_missing_is_left_out(tmp_path):
 
 def test_arrows_point_to_the_better_one():
     chamfer, psnr = report.MEASURES[-1], report.MEASURES[0]
-    low, high = metrics.Estimate(1.0, 0.9, 1.1, 5), metrics.Estimate(2.0, 1.9, 2.1, 5)
-    wide = metrics.Estimate(1.0, 0.5, 2.5, 5)
+    low, high = estimates.Estimate(1.0, 0.9, 1.1, 5), estimates.Estimate(2.0, 1.9, 2.1, 5)
+    wide = estimates.Estimate(1.0, 0.5, 2.5, 5)
     assert "better" in report._mark(chamfer, low, high) and "worse" in report._mark(chamfer, high, low)
     assert "better" in report._mark(psnr, high, low) and "worse" in report._mark(psnr, low, high)
     assert "unsure" in report._mark(psnr, wide, high) and "unsure" not in report._mark(psnr, low, high)

@@ -19,7 +19,7 @@ from xwam.evaluate import (
     success_table,
     write_film,
 )
-from xwam.scene.metrics import Estimate, summarise
+from xwam.scene.estimates import Estimate, summarise
 from xwam.scene.report import Report, ReportDream, ReportEpisode, write_report
 from xwam.sim.rollout import Rollout
 

@@ -22,8 +22,9 @@ from xwam.data.episodes import Episode
 from xwam.data.processes import in_processes, progress_bar
 from xwam.policy.policy import ChunkQueue, ModelPolicy
 from xwam.saved import described
-from xwam.scene.metrics import Estimate, Metrics, repeat_last_frame, summarise
-from xwam.scene.metrics import evaluate as score
+from xwam.scene.baselines import repeat_last_frame
+from xwam.scene.estimates import Estimate, summarise
+from xwam.scene.score import ClipScores, Truth
 from xwam.sim.env import Environment, difficulties_of, make_environment
 from xwam.sim.record import FIRST_EVALUATION_SEED, demonstrate
 from xwam.sim.rollout import Rollout, rollout
@@ -31,7 +32,7 @@ from xwam.wam import WorldActionModel
 
 # Dreams start from other episodes than closed-loop evaluation plays.
 FIRST_DREAM_SEED = 2 * FIRST_EVALUATION_SEED
-HIGHER_IS_BETTER = ("psnr_db", "ssim", "delta1")
+HIGHER_IS_BETTER = ("psnr_db", "ssim", "delta1", "f_score_1cm", "f_score_5cm")
 MOMENT_SHARES = (0.1, 0.5, 0.9)
 # A frame each 4 steps of 12.5 ms is 20 a second.
 FILM_EVERY, FILM_FPS = 4, 20
@@ -98,7 +99,7 @@ def _environment(task: str, height: int, width: int) -> Environment:
     return environment
 
 
-def _opened(job: Job) -> tuple[WorldActionModel, Environment]:
+def opened(job: Job) -> tuple[WorldActionModel, Environment]:
     model = _model(job.checkpoint, job.device)
     environment = _environment(job.task, *model.config.image_size)
     environment.embodiment.check_same_robot(model.embodiment)
@@ -107,7 +108,7 @@ def _opened(job: Job) -> tuple[WorldActionModel, Environment]:
 
 def play(job: Job) -> Rollout:
     """A model's episode in closed loop."""
-    model, environment = _opened(job)
+    model, environment = opened(job)
     queue = ChunkQueue(ModelPolicy(partial(model.act, action_steps=job.action_steps), job.seed), job.execute)
     return rollout(environment, queue, job.seed, film_every=job.film_every)
 
@@ -125,6 +126,11 @@ class Moment:
     now: Observation
     future: RGBDClip
     actions: Float[np.ndarray, "A D"]
+    proprio: Float[np.ndarray, "T D"]
+
+    @property
+    def episode(self) -> str:
+        return f"{self.task} {self.seed}"
 
 
 @dataclass(frozen=True)
@@ -133,8 +139,8 @@ class Imagined:
 
     moment: Moment
     dream: Dream
-    scores: Metrics
-    dummy: Metrics
+    scores: ClipScores
+    dummy: ClipScores
 
 
 def moments_of(
@@ -166,14 +172,16 @@ def _moment(environment: Environment, episode: Episode, rows: np.ndarray, instru
         intrinsics={name: future.intrinsics[v, 0] for v, name in enumerate(names)},
         T_base_cam={name: future.T_base_cam[v, 0] for v, name in enumerate(names)},
     )
-    return Moment(environment.name, robot, episode.seed, now, future, episode.actions[rows[0] : rows[-1]])
+    actions, proprio = episode.actions[rows[0] : rows[-1]], episode.proprio[rows]
+    return Moment(environment.name, robot, episode.seed, now, future, actions, proprio)
 
 
 def imagine(model: WorldActionModel, moment: Moment, **settings) -> Imagined:
     """Imagines a moment's future and scores it and the dummy against what happened."""
     dream = model.imagine(moment.now, moment.seed, **settings)
-    dummy = repeat_last_frame(moment.future)
-    return Imagined(moment, dream, score(dream.scene, moment.future), score(dummy, moment.future))
+    still = np.array([camera.mount is None for camera in moment.embodiment.cameras])
+    truth = Truth(moment.future, still, episode=moment.episode)
+    return Imagined(moment, dream, truth.score(dream.scene), truth.score(repeat_last_frame(moment.future)))
 
 
 def evaluate_dreams(
@@ -192,7 +200,7 @@ def evaluate_dreams(
 
 def dream(job: Job) -> list[Imagined]:
     """Three moments of an expert's episode, each imagined."""
-    model, environment = _opened(job)
+    model, environment = opened(job)
     moments = moments_of(environment, job.seed, model.config.frames, MOMENT_SHARES)
     return [imagine(model, moment, action_steps=job.action_steps) for moment in moments]
 
@@ -269,6 +277,8 @@ def dream_table(model: dict[str, Estimate], dummy: dict[str, Estimate]) -> Table
     table = Table("pixels", "views", "measure", "model (95% interval)", "repeat last frame", "better", title="Dreams")
     for name, estimate in model.items():
         region, views, measure = name.split("/")
+        if views not in ("static", "every") or np.isnan(dummy[name].mean):
+            continue
         better = (estimate.mean > dummy[name].mean) == (measure in HIGHER_IS_BETTER)
         interval = f"{estimate.mean:.3f} ({estimate.low:.3f} .. {estimate.high:.3f})"
         table.add_row(region, views, measure, interval, f"{dummy[name].mean:.3f}", "yes" if better else "no")

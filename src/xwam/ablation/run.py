@@ -75,7 +75,7 @@ def digest(run: ModelRun) -> str:
 
 
 def scores(config: AblationConfig, out: Path, row: Row, seed: int) -> dict[str, float]:
-    """Success, and the mean over all dreams of each measure in `Metrics.flat`; only what is new is computed."""
+    """Success, and the mean over all dreams of each measure in `ClipScores.flat`; only what is new is computed."""
     folder, run = folder_of(out, row, seed), row.applied_to(config.base, seed)
     successes, dreams = [], []
     for task in config.tasks:

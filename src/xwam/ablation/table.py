@@ -12,7 +12,7 @@ Measured = Mapping[str, Mapping[str, Values]]  # row -> measure -> seed -> value
 
 @dataclass(frozen=True)
 class Column:
-    """A measure under the name of `Metrics.flat`, or success; shown `scale` times as large."""
+    """A measure under the name of `ClipScores.flat`, or success; shown `scale` times as large."""
 
     measure: str
     title: str

@@ -3,13 +3,14 @@
 clip -- keep known depth, drop flying pixels --> unproject per view --> base frame --> fused cloud
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Int, UInt8
 
 from xwam.core.cameras import unproject
 from xwam.core.types import RGBDClip
+from xwam.scene.checks import check_scene
 from xwam.scene.consistency import confidence
 from xwam.scene.surface import MAX_INCIDENCE_DEG, normals, on_surface
 
@@ -60,9 +61,11 @@ def fuse(
     `on_surface`; None keeps them). `pixels` restricts the cloud to some pixels, `bounds_m` to a box of the base
     frame (lowest corner, highest corner), `voxel_m` leaves one mean point per cube of that edge. With confidence (see
     `consistency.confidence`), points below `min_confidence` go: at 0.4 those that other views contradict.
+    Raises ValueError if the frame's cameras or depth are wrong.
     """
     if not 0 <= frame < clip.rgb.shape[1]:
         raise ValueError(f"frame {frame} of a clip that has {clip.rgb.shape[1]}: count from 0")
+    check_scene(_alone(clip, frame), f"frame {frame}")
     depth_m, intrinsics, poses = clip.depth_m[:, frame], clip.intrinsics[:, frame], clip.T_base_cam[:, frame]
     keep = depth_m > 0
     places = unproject(depth_m, intrinsics, poses)
@@ -85,6 +88,12 @@ def fuse(
         None if clip.layers is None else clip.layers[:, frame][keep],
     )
     return cloud if voxel_m is None else downsample(cloud, voxel_m)
+
+
+def _alone(clip: RGBDClip, frame: int) -> RGBDClip:
+    """A frame as a clip of its own."""
+    names = ("rgb", "depth_m", "intrinsics", "T_base_cam")
+    return replace(clip, layers=None, **{name: getattr(clip, name)[:, frame : frame + 1] for name in names})
 
 
 def downsample(cloud: PointCloud, voxel_m: float) -> PointCloud:

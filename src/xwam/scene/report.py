@@ -17,7 +17,9 @@ from xwam.core.pictures import data_uri, depth_colours, depth_range, jpeg, virid
 from xwam.core.success import SuccessRate, pooled
 from xwam.core.types import RGBDClip
 from xwam.scene import viewer
-from xwam.scene.metrics import REGIONS, Estimate
+from xwam.scene.estimates import Estimate
+from xwam.scene.measures import MEASURES, Measure
+from xwam.scene.score import REGIONS
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,7 @@ class ReportDream:
 class Report:
     """All that a page shows; what is empty is left out.
 
-    `metrics` and `dummy` are `metrics.summarise` of the dreams and of repeating the last frame.
+    `metrics` and `dummy` are `estimates.summarise` of the dreams and of repeating the last frame.
     """
 
     title: str
@@ -117,7 +119,7 @@ def _tiles(report: Report) -> str:
         low, high = total.interval
         detail = f"{total.successes} of {total.episodes} episodes, 95% interval {low:.0%} to {high:.0%}"
         tiles.append(_tile("Closed-loop success", f"{total.rate:.0%}", detail))
-    for measure in (MEASURES[0], MEASURES[-1]) if report.metrics else ():
+    for measure in (m for m in MEASURES if m.key in (SHOWN[0], SHOWN[-1]) and report.metrics):
         key = f"changed/{measure.key}"
         detail = f"repeating the last frame: {measure.text(report.dummy[key].mean)}"
         tiles.append(_tile(f"{measure.name}, where the scene changed", measure.text(report.metrics[key].mean), detail))
@@ -249,37 +251,14 @@ def _plot(dream: ReportDream, entry: int) -> str:
 # --- metrics
 
 
-@dataclass(frozen=True)
-class Measure:
-    """How a number of `Metrics.flat` is written, and which way is better."""
-
-    key: str
-    name: str
-    unit: str
-    scale: float
-    digits: int
-    higher_is_better: bool
-
-    def text(self, value: float, unit: bool = True) -> str:
-        if np.isnan(value):
-            return "–"
-        return f"{value * self.scale:.{self.digits}f}" + (f" {self.unit}" if unit and self.unit else "")
-
-
-MEASURES = (
-    Measure("static/psnr_db", "PSNR", "dB", 1.0, 1, True),
-    Measure("static/ssim", "SSIM", "", 1.0, 3, True),
-    Measure("every/abs_rel", "Depth AbsRel", "", 1.0, 3, False),
-    Measure("every/delta1", "Depth δ1", "", 1.0, 3, True),
-    Measure("every/chamfer_m", "Chamfer distance", "mm", 1000.0, 1, False),
-)
+SHOWN = ("static/psnr_db", "static/ssim", "every/abs_rel", "every/delta1", "every/chamfer_m")
 
 
 def _metrics(metrics: dict[str, Estimate], dummy: dict[str, Estimate]) -> str:
     heads = "<th>Imagined</th><th>Repeated</th><th></th>" * len(REGIONS)
-    rows = "".join(_metric_row(measure, metrics, dummy) for measure in MEASURES)
+    rows = "".join(_metric_row(measure, metrics, dummy) for measure in MEASURES if measure.key in SHOWN)
     return f"""<section><h2>Dreams in numbers</h2>
-<p class="note">Means over {max(estimate.count for estimate in metrics.values())} dreams with bootstrap 95% intervals,
+<p class="note">Means over {max(estimate.count for estimate in metrics.values())} episodes with bootstrap 95% intervals,
 against a dummy that repeats the last frame it saw. Most pixels never move, so the dummy does well on all of them; the
 changed ones (colour by more than 20 of 255 or depth by more than 1 cm since the first frame) tell. PSNR and SSIM are
 those of the static cameras. ▲ better than the dummy, ▼ worse, pale where the interval holds the dummy's mean.</p>
