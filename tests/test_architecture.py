@@ -21,7 +21,7 @@ SOURCE = ROOT / "src"
 LAYERS = (
     ("__init__", "__main__"),
     ("cli",),
-    ("demo", "convert", "doctor", "ablation"),
+    ("demo", "score", "convert", "doctor", "ablation"),
     ("recipes", "evaluate", "encode", "show", "calibrate"),
     ("train", "imagine"),
     ("wam", "sim"),

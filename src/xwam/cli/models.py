@@ -99,6 +99,59 @@ def eval(
 
 
 @app.command
+def score(
+    predicted: Positional[tuple[Path, ...]] = (),
+    truth: Path | None = None,
+    checkpoint: tuple[Path, ...] = (SHIPPED,),
+    tasks: tuple[str, ...] = TASKS,
+    episodes: int = 3,
+    moments: int = 2,
+    given: bool = False,
+    lpips: Path | None = None,
+    out: Path = Path("out/score"),
+    name: str = "scores",
+    workers: int = 2,
+    device: str = "cpu",
+) -> None:
+    """Score predicted 4D clips against the truth: images, depth, clouds in metres, wrist and actions, over time.
+
+    Of clips in folders: xwam score out/imagined --truth out/true
+    Of models, by moments of simulated episodes: xwam score --checkpoint runs/a/export runs/b/export
+    A minute: xwam score --tasks metaworld/reach-v3 --episodes 1 --moments 1
+    Two baselines stand beside: the last frame repeated, and its cloud moved with the gripper. docs/scoring.md tells
+    how everything is measured.
+
+    Args:
+        predicted: Folders of clips, or folders that hold such; each is a column of the table.
+        truth: Folder of the true clip, or a folder that holds true clips of the same names.
+        checkpoint: Without folders: exported models, each a column; the shipped nano if not given.
+        tasks: Environments, as world/task, or groups of them: metaworld/mt10, metaworld/mt50.
+        episodes: Unseen expert episodes of each task.
+        moments: Moments of each episode, evenly spread, from which each model imagines a future.
+        given: Tell the models the actions that were executed: their world alone is scored, not what they would do.
+        lpips: Folder of LPIPS's published weights (docs/ablation.md); without it LPIPS is not measured.
+        out: Folder for the results.
+        name: Writes NAME.json, NAME.md and NAME.svg.
+        workers: Processes that run at the same time, each with one thread.
+        device: Where the models compute, such as cuda.
+    """
+    import sys
+    from datetime import date
+
+    from xwam import score as scoring
+    from xwam.sim.env import tasks_of
+
+    if bool(predicted) != (truth is not None):
+        raise ValueError("give folders of predicted clips and --truth together, or neither to score a model")
+    if predicted:
+        board = scoring.score_folders(predicted, truth, lpips)
+    else:
+        board = scoring.score_checkpoints(checkpoint, tasks_of(tasks), episodes, moments, given, lpips, workers, device)
+    about = {"date": date.today().isoformat(), "command": " ".join(["xwam", *sys.argv[1:]])}
+    print(f"Written: {scoring.write_scores(board, out, name, about)}")
+
+
+@app.command
 def curves(runs: Positional[tuple[Path, ...]], out: Path = Path("out/curves.png")) -> None:
     """Draw what the logs of runs hold as curves in one picture: losses, validation, success.
 

@@ -5,7 +5,7 @@ from importlib import import_module
 from typing import Protocol
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 
 from xwam.core.embodiment import Embodiment
 from xwam.core.types import Observation
@@ -27,6 +27,9 @@ class Environment(Protocol):
 
     def observe(self, depth: bool = False) -> Observation:
         """Renders all cameras now, with depth in metres if asked."""
+
+    def layers(self) -> dict[str, UInt8[np.ndarray, "H W"]]:
+        """What each pixel of every camera's image shows now: `BACKGROUND`, `ROBOT` or `OBJECT`."""
 
     def expert_action(self) -> Float[np.ndarray, " D"]:
         """What the scripted expert would do now."""

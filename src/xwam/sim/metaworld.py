@@ -9,11 +9,11 @@ import os
 import warnings
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 
 from xwam.core.cameras import intrinsics_of_fovy, look_at
 from xwam.core.embodiment import CameraSpec, Embodiment, Part, VectorSpec
-from xwam.core.types import Observation
+from xwam.core.types import BACKGROUND, OBJECT, ROBOT, Observation
 from xwam.sim.metaworld_tasks import DIFFICULTIES as DIFFICULTIES
 from xwam.sim.metaworld_tasks import GROUPS as GROUPS
 from xwam.sim.metaworld_tasks import INSTRUCTIONS
@@ -30,6 +30,8 @@ FIXED_FOVY_DEG = 46.0
 WRIST_EYE, WRIST_TARGET, WRIST_FOVY_DEG = (0.07, -0.18, 0.13), (0.02, 0.08, -0.03), 75.0
 WRIST_MODEL_CAMERA = "gripperPOV"
 FIXED_MODEL_CAMERAS = {"left": "topview", "right": "corner"}
+# Outermost bodies of the model: the robot's with its pedestal, and what is in every task; all others are the task's.
+ROBOT_BODY, FURNITURE = "base", ("world", "tablelink", "RetainingWall", "mocap")
 OPENGL_FROM_OPENCV = np.diag([1.0, -1.0, -1.0])
 
 
@@ -114,6 +116,15 @@ class MetaWorld:
         intrinsics = {name: self._intrinsics(name) for name in names}
         poses = {name: self._pose(name) for name in names}
         return Observation(images, proprio, self.instructions[0], depths, intrinsics, poses)
+
+    def layers(self) -> dict[str, UInt8[np.ndarray, "H W"]]:
+        model = self._env.model
+        kinds = {ROBOT_BODY: ROBOT} | dict.fromkeys(FURNITURE, BACKGROUND)
+        outermost = [model.body(model.body_rootid[body]).name for body in model.geom_bodyid]
+        # -1, no geom, finds the last entry
+        of_geom = np.array([*(kinds.get(name, OBJECT) for name in outermost), BACKGROUND], np.uint8)
+        names = (*FIXED_EYES, "wrist")
+        return {name: of_geom[self._renderer.geoms(self._env.data, self._index(name))] for name in names}
 
     def expert_action(self) -> Float[np.ndarray, " 4"]:
         with warnings.catch_warnings():  # experts ask for more than 1 on purpose, and warn of it

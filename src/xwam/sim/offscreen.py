@@ -7,7 +7,7 @@ into the scene's triangles, so that recording is a third faster when both are re
 from typing import TYPE_CHECKING
 
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Int, UInt8
 
 if TYPE_CHECKING:
     import mujoco
@@ -51,6 +51,17 @@ class OffscreenRenderer:
         rgb, depth_m = self._draw(colour=True, depth=not glass)
         return rgb, self._draw_surfaces() if glass else depth_m
 
+    def geoms(self, data: "mujoco.MjData", camera: int) -> Int[np.ndarray, "H W"]:
+        """The number of the geom that each pixel shows, as `depth_m` sees it; -1 for markers and for nothing."""
+        self._look(data, camera)
+        red, green, blue = np.moveaxis(self._draw_surfaces(colour=True).astype(np.int64), -1, 0)
+        drawn, geom = self._scene.geoms[: self._scene.ngeom], self._mujoco.mjtObj.mjOBJ_GEOM.value
+        numbers = np.full(len(drawn) + 1, -1)
+        for shape in drawn:
+            if shape.segid >= 0 and shape.objtype == geom:
+                numbers[shape.segid + 1] = shape.objid
+        return numbers[red + 256 * green + 65536 * blue]  # 0 is nothing, else a number of the scene, from 1 on
+
     def close(self) -> None:
         """Frees the GL context."""
         self._context.free()
@@ -62,14 +73,14 @@ class OffscreenRenderer:
         everything = self._mujoco.mjtCatBit.mjCAT_ALL.value
         self._mujoco.mjv_updateScene(self._model, data, self._option, None, eye, everything, self._scene)
 
-    def _draw_surfaces(self) -> Float[np.ndarray, "H W"]:
-        """Depth of a drawing in which all is opaque: MuJoCo's segmentation."""
+    def _draw_surfaces(self, colour: bool = False) -> np.ndarray:
+        """Depth, or with `colour` the numbers, of a drawing in which all is opaque: MuJoCo's segmentation."""
         flags, kinds = self._scene.flags, self._mujoco.mjtRndFlag
         before = flags.copy()
         flags[kinds.mjRND_SEGMENT] = flags[kinds.mjRND_IDCOLOR] = True
-        depth_m = self._draw(depth=True)[1]
+        rgb, depth_m = self._draw(colour=colour, depth=not colour)
         flags[:] = before
-        return depth_m
+        return rgb if colour else depth_m
 
     def _draw(self, colour: bool = False, depth: bool = False) -> tuple[np.ndarray | None, np.ndarray | None]:
         self._gl.make_current()

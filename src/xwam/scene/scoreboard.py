@@ -1,0 +1,130 @@
+"""Predictions and baselines beside each other: numbers for files, tables for people."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+
+from xwam.scene.estimates import Estimate, by_step, summarise
+from xwam.scene.measures import MEASURES, Measure
+from xwam.scene.score import REGIONS, ClipScores, Region
+
+TITLES = {"all": "All pixels", "changed": "What changed"}
+
+
+class Table(NamedTuple):
+    """A title, the heads of the columns, and the cells by row."""
+
+    title: str
+    heads: list[str]
+    rows: list[list[str]]
+
+    def markdown(self) -> str:
+        lines = [self.heads, ["---"] * len(self.heads), *self.rows]
+        return f"### {self.title}\n\n" + "\n".join(f"| {' | '.join(cells)} |" for cells in lines) + "\n"
+
+
+@dataclass(frozen=True)
+class Scoreboard:
+    """Scores of the same clips by column: predictions first, then baselines.
+
+    `protocol` tells in words what was scored and how; frames are `period_s` apart.
+    """
+
+    columns: Mapping[str, Sequence[ClipScores]]
+    period_s: float
+    protocol: Mapping[str, str | int | float] = field(default_factory=dict)
+
+    def __post_init__(self):
+        episodes = {name: sorted(one.episode for one in scores) for name, scores in self.columns.items()}
+        first = next(iter(episodes.values()), [])
+        if not first or any(own != first for own in episodes.values()):
+            told = {name: len(own) for name, own in episodes.items()}
+            raise ValueError(f"clips by column are {told}: score the same clips of every prediction, at least one")
+
+    def measures(self, region: Region, by_view: bool = False) -> list[Measure]:
+        """The measures of this region that some column has, with the parts of actions among all."""
+        known = {name for scores in self.columns.values() for one in scores for name in one.steps}
+        parts = dict.fromkeys(name for name in known if name.startswith(f"{region}/robot/"))
+        actions = [action_measure(name.removeprefix(f"{region}/")) for name in sorted(parts)]
+        return [m for m in (*MEASURES, *actions) if any(np.isfinite(self._values(f"{region}/{m.key}")))]
+
+    def _values(self, name: str) -> list[float]:
+        scores = [one for own in self.columns.values() for one in own if name in one.steps]
+        return [value for one in scores for value in one.steps[name]]
+
+    def numbers(self) -> dict:
+        """All of it as JSON: by column and number, the estimate over all frames and that of each; what is known."""
+        columns = {}
+        for name, scores in self.columns.items():
+            over = {key: one for key, one in summarise(scores).items() if one.count}
+            steps = {key: [_json(one) for one in by_step(scores, key)] for key in over}
+            columns[name] = {key: {**_json(one), "by_frame": steps[key]} for key, one in over.items()}
+        first = next(iter(self.columns.values()))
+        counts = {"clips": len(first), "episodes": len({one.episode or str(k) for k, one in enumerate(first)})}
+        return {"protocol": dict(self.protocol), **counts, "frame_period_s": self.period_s, "columns": columns}
+
+    def tables(self) -> list[Table]:
+        """By region the means with intervals; for each prediction its views and its frames."""
+        over = {name: summarise(scores) for name, scores in self.columns.items()}
+        tables = [self._compared(region, over) for region in REGIONS[::-1]]
+        tables.append(self._by_view(over))
+        tables.append(self._by_frame())
+        return [table for table in tables if table.rows]
+
+    def _compared(self, region: Region, over: Mapping[str, Mapping[str, Estimate]]) -> Table:
+        rows = [
+            [measure.title, *(told(measure, own.get(f"{region}/{measure.key}")) for own in over.values())]
+            for measure in self.measures(region)
+        ]
+        return Table(TITLES[region], ["", *over], rows)
+
+    def _by_view(self, over: Mapping[str, Mapping[str, Estimate]]) -> Table:
+        """Images and depth by camera."""
+        cameras, rows = self._cameras(), []
+        for measure in self.measures("all"):
+            keys = [f"all/{camera}/{measure.key.split('/')[1]}" for camera in cameras]
+            for name, own in over.items():
+                if sum(key in own for key in keys) > 1:
+                    rows.append([measure.title, name, *(_short(measure, own.get(key)) for key in keys)])
+        return Table("By view, all pixels", ["", "", *cameras], rows)
+
+    def _by_frame(self) -> Table:
+        frames, rows = len(next(iter(next(iter(self.columns.values()))[0].steps.values()))), []
+        for measure in self.measures("all"):
+            for name, scores in self.columns.items():
+                if f"all/{measure.key}" in scores[0].steps:
+                    steps = by_step(scores, f"all/{measure.key}", resamples=1)
+                    rows.append([measure.title, name, *(_short(measure, one) for one in steps)])
+        heads = [f"{1000 * self.period_s * (t + 1):.0f} ms" for t in range(frames)]
+        return Table("By frame, all pixels", ["", "", *heads], rows)
+
+    def _cameras(self) -> list[str]:
+        steps = next(iter(self.columns.values()))[0].steps
+        groups = ("static", "every", "mounted", "robot")
+        return list(dict.fromkeys(view for view in (name.split("/")[1] for name in steps) if view not in groups))
+
+
+def action_measure(key: str) -> Measure:
+    """How the error of a part of the actions is written; its key is `robot/part, unit`."""
+    part, unit = key.removeprefix("robot/").split(", ", 1)
+    return Measure(key, f"Action {part}", unit, 1.0, 2, False)
+
+
+def told(measure: Measure, estimate: Estimate | None) -> str:
+    """The mean with its interval, the mean alone of a single episode, or a dash."""
+    if estimate is None or not estimate.count:
+        return "–"
+    mean = measure.text(estimate.mean, unit=False)
+    if estimate.count == 1:
+        return mean
+    return f"{mean} ({measure.text(estimate.low, unit=False)} to {measure.text(estimate.high, unit=False)})"
+
+
+def _short(measure: Measure, estimate: Estimate | None) -> str:
+    return "–" if estimate is None else measure.text(estimate.mean, unit=False)
+
+
+def _json(estimate: Estimate) -> dict[str, float | int | None]:
+    return {name: None if np.isnan(value) else value for name, value in asdict(estimate).items()}

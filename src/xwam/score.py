@@ -1,0 +1,253 @@
+"""`xwam score`: predicted 4D clips against what happened, beside two baselines that predict nothing.
+
+Either clips in folders, or moments of simulated episodes that models imagine. docs/scoring.md defines the measures.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from rich.console import Console
+from rich.table import Table as RichTable
+
+from xwam.core.embodiment import Embodiment
+from xwam.core.files import write_atomically, write_json
+from xwam.core.types import RGBDClip, WorldClip
+from xwam.data.processes import in_processes, progress_bar
+from xwam.evaluate import FIRST_DREAM_SEED, Job, Moment, moments_of, opened
+from xwam.model.lpips import LPIPS
+from xwam.scene.baselines import REACH_M, move_with_gripper, repeat_last_frame
+from xwam.scene.folder import ABOUT, read_clip
+from xwam.scene.horizon import draw
+from xwam.scene.metrics import static_views
+from xwam.scene.motion import action_errors, gripper_poses
+from xwam.scene.score import VOXEL_M, ClipScores, Perceptual, Truth
+from xwam.scene.scoreboard import Scoreboard
+from xwam.wam import WorldActionModel
+
+STILL, MOVED = "repeat last frame", "moved with gripper"
+PROTOCOL = {
+    "clouds": f"fused views without flying pixels, one point a cube of {1000 * VOXEL_M:.0f} mm, exact distances",
+    MOVED: f"points of the last frame within {1000 * REACH_M:.0f} mm of the gripper follow its true motion",
+    "intervals": "95%, bootstrap over episodes",
+}
+
+
+# ---- one clip ----------------------------------------------------------------------------------------------------
+
+
+class Judge:
+    """A true clip: scores predictions of it, and the two baselines."""
+
+    def __init__(self, true: WorldClip, static: Bool[np.ndarray, " V"], perceptual: Perceptual | None, episode: str):
+        self._true, self._truth = true, Truth(true.scene, static, perceptual, episode)
+
+    def score(self, predicted: RGBDClip, actions: Float[np.ndarray, "A D"] | None) -> ClipScores:
+        """Scores of a prediction, its actions included if both are known."""
+        scores, true = self._truth.score(predicted), self._true
+        if actions is None or true.actions is None:
+            return scores
+        frames = true.scene.rgb.shape[1] - 1
+        errors = action_errors(actions, true.actions, true.action_names, true.action_units, frames)
+        return replace(scores, steps=scores.steps | {f"all/robot/{part}": error for part, error in errors.items()})
+
+    def baselines(self) -> dict[str, ClipScores]:
+        """Both baselines; the one that moves only if the truth tells where a gripper was."""
+        true, scores = self._true, {STILL: self._truth.score(repeat_last_frame(self._true.scene))}
+        grippers = None if true.proprio is None else gripper_poses(true.proprio, true.proprio_names)
+        if grippers is not None and len(grippers):
+            moved = move_with_gripper(true.scene, grippers, true.scene.T_base_cam)
+            scores[MOVED] = self._truth.score(moved)
+        return scores
+
+
+# ---- clips in folders --------------------------------------------------------------------------------------------
+
+
+def score_folders(predicted: Sequence[Path], truth: Path, lpips: Path | None) -> Scoreboard:
+    """A column for each of `predicted`: a clip's folder, or a folder of such, named as those in `truth`."""
+    true = clips_in(truth)
+    columns = {name: clips_in(folder) for name, folder in zip(names_of(predicted), predicted, strict=True)}
+    for name, clips in columns.items():
+        if missing := sorted(true.keys() - clips.keys()):
+            raise ValueError(f"{name} lacks {len(missing)} of {len(true)} clips of {truth}, such as {missing[0]!r}")
+    moving = np.any([~static_views(read_clip(path).scene) for path in true.values()], axis=0)
+    found: dict[str, list[ClipScores]] = {}
+    with progress_bar() as progress:
+        bar = progress.add_task("Clips", total=len(true))
+        for clip, path in true.items():
+            known = read_clip(path)
+            judge = Judge(known, ~moving, _perceptual(lpips), episode_of(known, clip))
+            for name, clips in columns.items():
+                ours = read_clip(clips[clip])
+                found.setdefault(name, []).append(judge.score(ours.scene, ours.actions))
+            for name, scores in judge.baselines().items():
+                found.setdefault(name, []).append(scores)
+            progress.advance(bar)
+    protocol = {"predicted": ", ".join(map(str, predicted)), "truth": str(truth), **PROTOCOL}
+    return Scoreboard(found, known.scene.period_s, protocol)
+
+
+def clips_in(folder: Path) -> dict[str, Path]:
+    """Clips by name: `folder` itself if it is one, else the folders in it that are."""
+    if (folder / ABOUT).is_file():
+        return {"": folder}
+    clips = {path.parent.name: path.parent for path in sorted(folder.glob(f"*/{ABOUT}"))}
+    if not clips:
+        raise ValueError(f"{folder} is no clip and holds none: give a folder that `xwam imagine` wrote, or its parent")
+    return clips
+
+
+def episode_of(true: WorldClip, name: str) -> str:
+    """What the truth says of the episode that it is from; clips that say nothing stand alone."""
+    told = [str(true.about[key]) for key in ("task", "episode_seed", "dataset", "episode") if key in true.about]
+    return " ".join(told) or name
+
+
+def names_of(paths: Sequence[Path]) -> list[str]:
+    """Names of columns: the folders' own where they differ."""
+    short = [path.resolve().name for path in paths]
+    return short if len(set(short)) == len(short) else [str(path) for path in paths]
+
+
+# ---- moments of episodes, imagined -------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Work:
+    """Moments of one simulated episode for one process; `given`: models are told the actions that were executed."""
+
+    checkpoints: tuple[Path, ...]
+    task: str
+    seed: int
+    moments: int
+    given: bool
+    lpips: Path | None
+    device: str
+
+
+def score_checkpoints(
+    checkpoints: Sequence[Path],
+    tasks: Sequence[str],
+    episodes: int,
+    moments: int,
+    given: bool,
+    lpips: Path | None,
+    workers: int,
+    device: str = "cpu",
+) -> Scoreboard:
+    """A column for each model: so many moments of so many unseen expert episodes of each task, imagined.
+
+    Episodes that the expert fails are left out.
+    """
+    seeds = range(FIRST_DREAM_SEED, FIRST_DREAM_SEED + episodes)
+    works = [Work(tuple(checkpoints), task, seed, moments, given, lpips, device) for seed in seeds for task in tasks]
+    found: dict[str, list[ClipScores]] = {}
+    with progress_bar() as progress:
+        bar = progress.add_task("Episodes", total=len(works))
+        for scored in in_processes(workers, _one_thread)(judged, [(work,) for work in works]):
+            for column, scores in scored.items():
+                found.setdefault(column, []).extend(scores)
+            progress.advance(bar)
+    if not found:
+        raise ValueError(f"the expert failed in all {len(works)} episodes: choose other tasks, or more episodes")
+    protocol = {
+        "models": ", ".join(map(str, checkpoints)),
+        "tasks": ", ".join(tasks),
+        "episodes of each": f"{episodes} of the expert, seeds from {FIRST_DREAM_SEED}, {moments} moments each",
+        "actions": "given: those that were executed" if given else "the model's own; the truth is the expert's",
+        **PROTOCOL,
+    }
+    robot = opened(Job(checkpoints[0], tasks[0], 0, execute=1, device=device))[0].embodiment
+    return Scoreboard(found, robot.frame_period_s, protocol)
+
+
+def judged(work: Work) -> dict[str, list[ClipScores]]:
+    """Scores of every model and of the baselines at each moment of an episode, by column."""
+    jobs = [Job(checkpoint, work.task, work.seed, execute=1, device=work.device) for checkpoint in work.checkpoints]
+    models, environment = [opened(job)[0] for job in jobs], opened(jobs[0])[1]
+    check_same_sight(models)
+    shares = (np.arange(work.moments) + 0.5) / work.moments
+    found: dict[str, list[ClipScores]] = {}
+    for moment in moments_of(environment, work.seed, models[0].config.frames, shares.tolist()):
+        still = np.array([camera.mount is None for camera in moment.embodiment.cameras])
+        judge = Judge(as_seen(models[0], moment), still, _perceptual(work.lpips), moment.episode)
+        for name, model in zip(names_of(work.checkpoints), models, strict=True):
+            dream = model.imagine(moment.now, moment.seed, moment.actions if work.given else None)
+            own = None if work.given or not model.acts else dream.chunk.actions
+            found.setdefault(name, []).append(judge.score(dream.scene, own))
+        for name, scores in judge.baselines().items():
+            found.setdefault(name, []).append(scores)
+    return found
+
+
+def as_seen(model: WorldActionModel, moment: Moment) -> WorldClip:
+    """What happened, cropped and resized as the model sees it."""
+    scene, robot = moment.future, moment.embodiment
+    rgb, depth_m, intrinsics = model.transform.of_views(scene.rgb, scene.depth_m, scene.intrinsics, seed=0)
+    return WorldClip(
+        replace(scene, rgb=rgb, depth_m=depth_m, intrinsics=intrinsics),
+        "simulated",
+        moment.now.instruction,
+        moment.actions,
+        robot.action_period_s,
+        robot.action.column_names,
+        _units(robot, "action"),
+        moment.proprio,
+        robot.proprio.column_names,
+        _units(robot, "proprio"),
+    )
+
+
+def check_same_sight(models: Sequence[WorldActionModel]) -> None:
+    """Raises ValueError unless the models foresee the same frames of the same crop, so that one truth judges all."""
+    sights = [(model.transform, model.config.frames, model.embodiment.camera_names) for model in models]
+    for other in sights:
+        if other != sights[0]:
+            raise ValueError(f"models see other things: {sights[0]} and {other}: score them one after the other")
+
+
+def _units(robot: Embodiment, vector: str) -> tuple[str, ...]:
+    return tuple(part.unit for part in getattr(robot, vector).parts for _ in range(part.size))
+
+
+def _one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+@lru_cache(maxsize=1)
+def _perceptual(folder: Path | None) -> LPIPS | None:
+    return None if folder is None else LPIPS(folder)
+
+
+# ---- results -----------------------------------------------------------------------------------------------------
+
+
+def write_scores(board: Scoreboard, out: Path, name: str, about: Mapping[str, str]) -> Path:
+    """Prints the tables, and writes `name`.json, `name`.svg and `name`.md; returns the last."""
+    console = Console()
+    for table in board.tables():
+        shown = RichTable(*table.heads, title=table.title)
+        for row in table.rows:
+            shown.add_row(*row)
+        console.print(shown)
+    numbers = {**about, **board.numbers()}
+    write_json(out / f"{name}.json", numbers)
+    write_atomically(out / f"{name}.svg", lambda path: path.write_text(draw(board)))
+    page = "\n".join(_page(board, name, numbers, about))
+    write_atomically(out / f"{name}.md", lambda path: path.write_text(page))
+    return out / f"{name}.md"
+
+
+def _page(board: Scoreboard, name: str, numbers: dict, about: Mapping[str, str]) -> Iterator[str]:
+    yield "# Predicted 4D against what happened\n"
+    yield f"{numbers['clips']} clips of {numbers['episodes']} episodes. Means, with 95% intervals in brackets; ↑ more "
+    yield f"is better, ↓ less is. What each measure is: scoring.md in docs. All numbers: {name}.json.\n"
+    yield from (f"- {key}: {value}" for key, value in {**about, **board.protocol}.items())
+    yield ""
+    yield from (table.markdown() for table in board.tables())
+    yield f"### Over time\n\n![Every measure over the frames of the future]({name}.svg)\n"
