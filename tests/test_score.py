@@ -147,7 +147,7 @@ def test_summary_is_a_mean_over_episodes_with_an_interval():
     assert estimate.mean == pytest.approx((1.5 + 3.5 + 5.5) / 3) and estimate.count == 3
     assert 1.5 <= estimate.low < estimate.mean < estimate.high <= 5.5
     assert summarise(scores)["all/every/x"] == estimate
-    first, second = by_step(scores, "all/every/x")
+    first, second = by_step(scores)["all/every/x"]
     assert (first.mean, second.mean) == pytest.approx((3, 4)) and first.count == 3
     with pytest.raises(ValueError, match="no scores"):
         summarise([])

@@ -5,7 +5,7 @@ from html import escape
 
 import numpy as np
 
-from xwam.scene.estimates import Estimate, by_step
+from xwam.scene.estimates import Estimate
 from xwam.scene.measures import Measure
 from xwam.scene.score import Region
 from xwam.scene.scoreboard import Scoreboard
@@ -47,7 +47,7 @@ def _panel(
     board: Scoreboard, region: Region, measure: Measure, corner: tuple[int, int], colours: dict[str, str]
 ) -> str:
     key = f"{region}/{measure.key}"
-    curves = {name: by_step(own, key) for name, own in board.columns.items() if key in own[0].steps}
+    curves = {name: steps[key] for name, steps in board.steps.items() if key in steps}
     ends = measure.scale * np.array([(one.low, one.high) for curve in curves.values() for one in curve])
     low, high = float(np.nanmin(ends)), float(np.nanmax(ends))
     spare = 0.05 * (high - low) or max(abs(high), 1.0) * 0.05

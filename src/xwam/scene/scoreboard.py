@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -43,60 +44,62 @@ class Scoreboard:
             told = {name: len(own) for name, own in episodes.items()}
             raise ValueError(f"clips by column are {told}: score the same clips of every prediction, at least one")
 
-    def measures(self, region: Region, by_view: bool = False) -> list[Measure]:
-        """The measures of this region that some column has, with the parts of actions among all."""
-        known = {name for scores in self.columns.values() for one in scores for name in one.steps}
-        parts = dict.fromkeys(name for name in known if name.startswith(f"{region}/robot/"))
-        actions = [action_measure(name.removeprefix(f"{region}/")) for name in sorted(parts)]
-        return [m for m in (*MEASURES, *actions) if any(np.isfinite(self._values(f"{region}/{m.key}")))]
+    @cached_property
+    def over(self) -> dict[str, dict[str, Estimate]]:
+        """By column and number, over all frames."""
+        return {name: summarise(scores) for name, scores in self.columns.items()}
 
-    def _values(self, name: str) -> list[float]:
-        scores = [one for own in self.columns.values() for one in own if name in one.steps]
-        return [value for one in scores for value in one.steps[name]]
+    @cached_property
+    def steps(self) -> dict[str, dict[str, list[Estimate]]]:
+        """By column and number, of every frame from 1 on."""
+        return {name: by_step(scores) for name, scores in self.columns.items()}
+
+    def measures(self, region: Region) -> list[Measure]:
+        """The measures of this region that some column has, with the parts of actions among all."""
+        known = {name for own in self.over.values() for name, one in own.items() if one.count}
+        parts = sorted(name for name in known if name.startswith(f"{region}/robot/"))
+        actions = [action_measure(name.removeprefix(f"{region}/")) for name in parts]
+        return [measure for measure in (*MEASURES, *actions) if f"{region}/{measure.key}" in known]
 
     def numbers(self) -> dict:
         """All of it as JSON: by column and number, the estimate over all frames and that of each; what is known."""
         columns = {}
-        for name, scores in self.columns.items():
-            over = {key: one for key, one in summarise(scores).items() if one.count}
-            steps = {key: [_json(one) for one in by_step(scores, key)] for key in over}
-            columns[name] = {key: {**_json(one), "by_frame": steps[key]} for key, one in over.items()}
+        for name, own in self.over.items():
+            known = {key: one for key, one in own.items() if one.count}
+            by_frame = {key: [_json(one) for one in self.steps[name][key]] for key in known}
+            columns[name] = {key: {**_json(one), "by_frame": by_frame[key]} for key, one in known.items()}
         first = next(iter(self.columns.values()))
         counts = {"clips": len(first), "episodes": len({one.episode or str(k) for k, one in enumerate(first)})}
         return {"protocol": dict(self.protocol), **counts, "frame_period_s": self.period_s, "columns": columns}
 
     def tables(self) -> list[Table]:
         """By region the means with intervals; for each prediction its views and its frames."""
-        over = {name: summarise(scores) for name, scores in self.columns.items()}
-        tables = [self._compared(region, over) for region in REGIONS[::-1]]
-        tables.append(self._by_view(over))
-        tables.append(self._by_frame())
-        return [table for table in tables if table.rows]
+        tables = [self._compared(region) for region in REGIONS[::-1]]
+        return [table for table in (*tables, self._by_view(), self._by_frame()) if table.rows]
 
-    def _compared(self, region: Region, over: Mapping[str, Mapping[str, Estimate]]) -> Table:
+    def _compared(self, region: Region) -> Table:
         rows = [
-            [measure.title, *(told(measure, own.get(f"{region}/{measure.key}")) for own in over.values())]
+            [measure.title, *(told(measure, own.get(f"{region}/{measure.key}")) for own in self.over.values())]
             for measure in self.measures(region)
         ]
-        return Table(TITLES[region], ["", *over], rows)
+        return Table(TITLES[region], ["", *self.over], rows)
 
-    def _by_view(self, over: Mapping[str, Mapping[str, Estimate]]) -> Table:
+    def _by_view(self) -> Table:
         """Images and depth by camera."""
         cameras, rows = self._cameras(), []
         for measure in self.measures("all"):
             keys = [f"all/{camera}/{measure.key.split('/')[1]}" for camera in cameras]
-            for name, own in over.items():
-                if sum(key in own for key in keys) > 1:
-                    rows.append([measure.title, name, *(_short(measure, own.get(key)) for key in keys)])
+            for name, own in self.over.items():
+                if all(key in own for key in keys):
+                    rows.append([measure.title, name, *(_short(measure, own[key]) for key in keys)])
         return Table("By view, all pixels", ["", "", *cameras], rows)
 
     def _by_frame(self) -> Table:
         frames, rows = len(next(iter(next(iter(self.columns.values()))[0].steps.values()))), []
         for measure in self.measures("all"):
-            for name, scores in self.columns.items():
-                if f"all/{measure.key}" in scores[0].steps:
-                    steps = by_step(scores, f"all/{measure.key}", resamples=1)
-                    rows.append([measure.title, name, *(_short(measure, one) for one in steps)])
+            for name, steps in self.steps.items():
+                if f"all/{measure.key}" in steps:
+                    rows.append([measure.title, name, *(_short(measure, one) for one in steps[f"all/{measure.key}"])])
         heads = [f"{1000 * self.period_s * (t + 1):.0f} ms" for t in range(frames)]
         return Table("By frame, all pixels", ["", "", *heads], rows)
 
@@ -122,8 +125,8 @@ def told(measure: Measure, estimate: Estimate | None) -> str:
     return f"{mean} ({measure.text(estimate.low, unit=False)} to {measure.text(estimate.high, unit=False)})"
 
 
-def _short(measure: Measure, estimate: Estimate | None) -> str:
-    return "–" if estimate is None else measure.text(estimate.mean, unit=False)
+def _short(measure: Measure, estimate: Estimate) -> str:
+    return measure.text(estimate.mean, unit=False)
 
 
 def _json(estimate: Estimate) -> dict[str, float | int | None]:
