@@ -75,6 +75,11 @@ def test_the_moved_cloud_beats_the_still_one_where_the_gripper_acts(board):
     assert over[score.MOVED][key]["mean"] < over[score.STILL][key]["mean"]
 
 
+def test_what_a_baseline_is_told_is_not_scored(board):
+    found = cells(board, "All pixels", "Wrist position")
+    assert found[score.MOVED] == "–" and found["model"].startswith("0.0") and not found[score.STILL].startswith("0.0")
+
+
 def test_files_hold_all_of_it(board, tmp_path, capsys):
     page = score.write_scores(board, tmp_path, "4d", {"command": "xwam score"})
     text, numbers = page.read_text(), json.loads((tmp_path / "4d.json").read_text())

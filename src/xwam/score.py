@@ -29,6 +29,7 @@ from xwam.scene.score import VOXEL_M, ClipScores, Perceptual, Truth
 from xwam.scene.scoreboard import Scoreboard
 from xwam.wam import WorldActionModel
 
+OF_POSES = ("position_m", "rotation_rad")
 STILL, MOVED = "repeat last frame", "moved with gripper"
 PROTOCOL = {
     "clouds": f"fused views without flying pixels, one point a cube of {1000 * VOXEL_M:.0f} mm, exact distances",
@@ -56,12 +57,14 @@ class Judge:
         return replace(scores, steps=scores.steps | {f"all/robot/{part}": error for part, error in errors.items()})
 
     def baselines(self) -> dict[str, ClipScores]:
-        """Both baselines; the one that moves only if the truth tells where a gripper was."""
+        """Both baselines; the one that moves only if the truth tells where a gripper was, from which it takes poses."""
         true, scores = self._true, {STILL: self._truth.score(repeat_last_frame(self._true.scene))}
         grippers = None if true.proprio is None else gripper_poses(true.proprio, true.proprio_names)
         if grippers is not None and len(grippers):
             moved = move_with_gripper(true.scene, grippers, true.scene.T_base_cam)
-            scores[MOVED] = self._truth.score(moved)
+            known = self._truth.score(moved)
+            foretold = {name: own for name, own in known.steps.items() if not name.endswith(OF_POSES)}
+            scores[MOVED] = replace(known, steps=foretold)
         return scores
 
 
@@ -249,5 +252,5 @@ def _page(board: Scoreboard, name: str, numbers: dict, about: Mapping[str, str])
     yield f"is better, ↓ less is. What each measure is: scoring.md in docs. All numbers: {name}.json.\n"
     yield from (f"- {key}: {value}" for key, value in {**about, **board.protocol}.items())
     yield ""
-    yield from (table.markdown() for table in board.tables())
+    yield from (table.markdown() for table in (*board.tables(), board.by_frame()))
     yield f"### Over time\n\n![Every measure over the frames of the future]({name}.svg)\n"

@@ -51,7 +51,7 @@ def _panel(
     ends = measure.scale * np.array([(one.low, one.high) for curve in curves.values() for one in curve])
     low, high = float(np.nanmin(ends)), float(np.nanmax(ends))
     spare = 0.05 * (high - low) or max(abs(high), 1.0) * 0.05
-    low, high = low - spare, high + spare
+    low, high = max(low - spare, 0.0) if low >= 0 else low - spare, high + spare
     frames = max(len(curve) for curve in curves.values())
 
     def place(frame: int, value: float) -> str:

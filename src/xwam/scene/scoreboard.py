@@ -73,9 +73,9 @@ class Scoreboard:
         return {"protocol": dict(self.protocol), **counts, "frame_period_s": self.period_s, "columns": columns}
 
     def tables(self) -> list[Table]:
-        """By region the means with intervals; for each prediction its views and its frames."""
+        """By region the means with intervals, and the means by view."""
         tables = [self._compared(region) for region in REGIONS[::-1]]
-        return [table for table in (*tables, self._by_view(), self._by_frame()) if table.rows]
+        return [table for table in (*tables, self._by_view()) if table.rows]
 
     def _compared(self, region: Region) -> Table:
         rows = [
@@ -94,7 +94,8 @@ class Scoreboard:
                     rows.append([measure.title, name, *(_short(measure, own[key]) for key in keys)])
         return Table("By view, all pixels", ["", "", *cameras], rows)
 
-    def _by_frame(self) -> Table:
+    def by_frame(self) -> Table:
+        """The means at every frame: too wide for a terminal."""
         frames, rows = len(next(iter(next(iter(self.columns.values()))[0].steps.values()))), []
         for measure in self.measures("all"):
             for name, steps in self.steps.items():
