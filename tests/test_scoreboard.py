@@ -107,6 +107,14 @@ def test_a_single_clip_has_no_interval(folders):
     assert "(" not in cells(board, "All pixels", "PSNR")["clip_0"]
 
 
+def test_a_longer_prediction_is_scored_as_far_as_the_truth_goes(folders, tmp_path):
+    whole = world_clip()
+    write_clip(tmp_path / "true", whole.until(2))
+    board = score.score_folders([folders / "model" / "clip_0"], tmp_path / "true", lpips=None)
+    assert len(board.steps["clip_0"]["all/static/psnr_db"]) == 1
+    assert whole.until(2).actions.shape == (1, 3) and whole.until(3) is whole
+
+
 def test_a_truth_without_grippers_has_one_baseline(folders, tmp_path):
     write_clip(tmp_path / "true", world_clip(proprio=None, proprio_names=(), proprio_units=()))
     board = score.score_folders([folders / "model" / "clip_0"], tmp_path / "true", lpips=None)

@@ -14,11 +14,11 @@ from jaxtyping import Bool, Float
 from rich.console import Console
 from rich.table import Table as RichTable
 
-from xwam.core.embodiment import Embodiment
 from xwam.core.files import write_atomically, write_json
 from xwam.core.types import RGBDClip, WorldClip
 from xwam.data.processes import in_processes, progress_bar
 from xwam.evaluate import FIRST_DREAM_SEED, Job, Moment, moments_of, opened
+from xwam.imagine.future import units_of
 from xwam.model.lpips import LPIPS
 from xwam.scene.baselines import REACH_M, move_with_gripper, repeat_last_frame
 from xwam.scene.folder import ABOUT, read_clip
@@ -72,7 +72,10 @@ class Judge:
 
 
 def score_folders(predicted: Sequence[Path], truth: Path, lpips: Path | None) -> Scoreboard:
-    """A column for each of `predicted`: a clip's folder, or a folder of such, named as those in `truth`."""
+    """A column for each of `predicted`: a clip's folder, or a folder of such, named as those in `truth`.
+
+    A prediction that goes on longer than the truth, which ends with its episode, is scored as far as that goes.
+    """
     true = clips_in(truth)
     columns = {name: clips_in(folder) for name, folder in zip(names_of(predicted), predicted, strict=True)}
     for name, clips in columns.items():
@@ -86,7 +89,7 @@ def score_folders(predicted: Sequence[Path], truth: Path, lpips: Path | None) ->
             known = read_clip(path)
             judge = Judge(known, ~moving, _perceptual(lpips), episode_of(known, clip))
             for name, clips in columns.items():
-                ours = read_clip(clips[clip])
+                ours = read_clip(clips[clip]).until(known.scene.rgb.shape[1])
                 found.setdefault(name, []).append(judge.score(ours.scene, ours.actions))
             for name, scores in judge.baselines().items():
                 found.setdefault(name, []).append(scores)
@@ -199,10 +202,10 @@ def as_seen(model: WorldActionModel, moment: Moment) -> WorldClip:
         moment.actions,
         robot.action_period_s,
         robot.action.column_names,
-        _units(robot, "action"),
+        units_of(robot.action),
         moment.proprio,
         robot.proprio.column_names,
-        _units(robot, "proprio"),
+        units_of(robot.proprio),
     )
 
 
@@ -212,10 +215,6 @@ def check_same_sight(models: Sequence[WorldActionModel]) -> None:
     for other in sights:
         if other != sights[0]:
             raise ValueError(f"models see other things: {sights[0]} and {other}: score them one after the other")
-
-
-def _units(robot: Embodiment, vector: str) -> tuple[str, ...]:
-    return tuple(part.unit for part in getattr(robot, vector).parts for _ in range(part.size))
 
 
 def _one_thread() -> None:

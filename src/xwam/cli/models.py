@@ -115,7 +115,7 @@ def score(
 ) -> None:
     """Score predicted 4D clips against the truth: images, depth, clouds in metres, wrist and actions, over time.
 
-    Of clips in folders: xwam score out/imagined --truth out/true
+    Of clips in folders: xwam score out/imagine/seed-* --truth out/imagine/true
     Of models, by moments of simulated episodes: xwam score --checkpoint runs/a/export runs/b/export
     A minute: xwam score --tasks metaworld/reach-v3 --episodes 1 --moments 1
     Two baselines stand beside: the last frame repeated, and its cloud moved with the gripper. docs/scoring.md tells

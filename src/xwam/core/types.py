@@ -100,6 +100,18 @@ class WorldClip:
     alignments: dict[str, InverseDepthAlignment] = field(default_factory=dict)
     about: dict[str, str | int | float] = field(default_factory=dict)
 
+    def until(self, frames: int) -> Self:
+        """The first `frames` frames, and what led through them; the whole clip if it has no more."""
+        total = self.scene.rgb.shape[1]
+        if frames >= total:
+            return self
+        names = ("rgb", "depth_m", "intrinsics", "T_base_cam", *(("layers",) if self.scene.layers is not None else ()))
+        scene = replace(self.scene, **{name: getattr(self.scene, name)[:, :frames] for name in names})
+        actions = None if self.actions is None else self.actions[: len(self.actions) * (frames - 1) // (total - 1)]
+        proprio = None if self.proprio is None else self.proprio[:frames]
+        seams = tuple(seam for seam in self.seams if seam < frames - 1)
+        return replace(self, scene=scene, actions=actions, proprio=proprio, seams=seams)
+
 
 @dataclass(frozen=True)
 class Clip:

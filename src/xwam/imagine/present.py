@@ -4,13 +4,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 
 from xwam.core.embodiment import Embodiment
 from xwam.core.types import DepthScale, Observation, Origin, RGBDClip, WorldClip
 from xwam.data.episodes import EpisodeStore, Views
 from xwam.imagine.future import units_of
 from xwam.sim.env import make_environment
+from xwam.sim.layers import layers_of
 from xwam.sim.record import demonstrate
 from xwam.wam import WorldActionModel
 
@@ -35,6 +36,7 @@ class _Recording:
     depth_scale: DepthScale
     origin: Origin
     about: dict[str, str | int | float]
+    layers: UInt8[np.ndarray, "V T H W"] | None = None
 
 
 def simulated(
@@ -65,6 +67,7 @@ def simulated(
             depth_scale="metric",
             origin="simulated",
             about={"task": task, "episode_seed": seed, "row": row},
+            layers=layers_of(environment, episode, rows.tolist()),
         )
         return _present(model, recording, f"{task}, seed {seed}, row {row}")
     finally:
@@ -131,6 +134,9 @@ def _truth(model: WorldActionModel, recording: _Recording) -> WorldClip:
     robot, views = model.embodiment, recording.views
     rgb, intrinsics = ([part[name] for name in robot.camera_names] for part in (views.rgb, views.intrinsics))
     depth_m = [_depth_of(robot, name, recording) for name in robot.camera_names]
+    layers = recording.layers
+    if layers is not None:  # like depth, they must not be mixed across edges
+        _, layers, _ = model.transform.of_views(rgb, layers, None, seed=0)
     rgb, depth_m, intrinsics = model.transform.of_views(rgb, depth_m, intrinsics, seed=0)
     poses = np.stack([views.T_base_cam[name] for name in robot.camera_names])
     scene = RGBDClip(robot.camera_names, rgb, depth_m, intrinsics, poses, robot.frame_period_s, recording.depth_scale)

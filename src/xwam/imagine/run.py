@@ -15,10 +15,12 @@ from xwam.data.processes import progress_bar
 from xwam.imagine.files import from_files, read_actions
 from xwam.imagine.future import imagine_future
 from xwam.imagine.present import Present, recorded, simulated
+from xwam.scene.baselines import repeat_last_frame
+from xwam.scene.estimates import summarise
 from xwam.scene.folder import ABOUT, write_clip
-from xwam.scene.metrics import evaluate, repeat_last_frame, summarise
 from xwam.scene.pose_error import wrist_pose_errors
 from xwam.scene.report import Report, ReportDream, write_report
+from xwam.scene.score import evaluate
 from xwam.wam import WorldActionModel
 
 EXPLANATION = (
@@ -177,22 +179,13 @@ def _page(path: Path, present: Present, dreams: Sequence[WorldClip]) -> Path:
         return write_page(path, {f"seed {clip.about['seed']}": clip.scene for clip in dreams})
     frames = present.truth.scene.rgb.shape[1]
     truth = present.truth
-    cut = [_cut(clip, frames) for clip in dreams]
+    cut = [clip.until(frames) for clip in dreams]
     shown = [_shown(present, clip) for clip in cut]
     numbers = ({}, {})
     if truth.scene.depth_scale == "metric" and cut[0].scene.depth_scale != "relative":
         dummy = evaluate(repeat_last_frame(truth.scene), truth.scene)
         numbers = summarise([evaluate(clip.scene, truth.scene) for clip in cut]), summarise([dummy] * len(cut))
     return write_report(path, Report(f"xwam: {present.name}", EXPLANATION, [], [], shown, *numbers))
-
-
-def _cut(clip: WorldClip, frames: int) -> WorldClip:
-    """The first frames of a clip, and the actions between them."""
-    scene, total = clip.scene, clip.scene.rgb.shape[1]
-    arrays = ("rgb", "depth_m", "intrinsics", "T_base_cam")
-    scene = replace(scene, **{name: getattr(scene, name)[:, :frames] for name in arrays})
-    actions = clip.actions[: len(clip.actions) * (frames - 1) // (total - 1)]
-    return replace(clip, scene=scene, actions=actions, proprio=clip.proprio[:frames])
 
 
 def _shown(present: Present, clip: WorldClip) -> ReportDream:

@@ -10,8 +10,8 @@ from typing import Literal, get_args
 
 import numpy as np
 from jaxtyping import Bool, Float, UInt8
-from scipy.spatial.transform import Rotation
 
+from xwam.core.cameras import pose_errors
 from xwam.core.types import RGBDClip
 from xwam.scene.changed import ChangedSurface, changed_mask
 from xwam.scene.checks import check_scene
@@ -183,15 +183,6 @@ def check_comparable(predicted: RGBDClip, true: RGBDClip) -> None:
                 f"camera {camera!r} starts {1000 * far_m:.0f} mm from where it is in the truth, turned by "
                 f"{np.rad2deg(turn_rad):.0f} degrees: give both in one base frame, from one moment"
             )
-
-
-def pose_errors(
-    ours: Float[np.ndarray, "*n 4 4"], theirs: Float[np.ndarray, "*n 4 4"]
-) -> tuple[Float[np.ndarray, "*n"], Float[np.ndarray, "*n"]]:
-    """How far two poses are apart, in metres, and by which angle they are turned, in radians."""
-    relative = np.swapaxes(ours[..., :3, :3], -1, -2) @ theirs[..., :3, :3]
-    turned_rad = Rotation.from_matrix(relative.reshape(-1, 3, 3)).magnitude()
-    return np.linalg.norm(ours[..., :3, 3] - theirs[..., :3, 3], axis=-1), turned_rad.reshape(relative.shape[:-2])
 
 
 def nanmean(values: Float[np.ndarray, "n *m"]) -> Float[np.ndarray, "*m"]:
