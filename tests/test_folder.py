@@ -98,6 +98,20 @@ def test_nothing_half_written_is_left(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_folder_appears_when_it_is_whole(tmp_path, monkeypatch):
+    """As long as something is being written, nobody can take it for a clip: so a kill leaves none that is half."""
+    there, add = [], VideoWriter.add
+
+    def watched(self, frames):
+        there.append((tmp_path / "clip").exists())
+        add(self, frames)
+
+    monkeypatch.setattr(VideoWriter, "add", watched)
+    write_clip(tmp_path / "clip", world_clip())
+    assert there == [False] * 4
+    read_clip(tmp_path / "clip")
+
+
 NAN = float("nan")
 SCENE = world_clip().scene
 

@@ -52,6 +52,8 @@ def write_folder_atomically(folder: Path, mark: str, write: Callable[[Path], Non
         raise ValueError(f"{folder} holds other things: name a folder that does not exist, or remove it first")
     folder.parent.mkdir(parents=True, exist_ok=True)
     temporary, old = (folder.with_name(f".{folder.name}.{node()}.{os.getpid()}.{state}") for state in ("new", "old"))
+    for left_by_a_killed_process in (temporary, old):
+        shutil.rmtree(left_by_a_killed_process, ignore_errors=True)
     try:
         temporary.mkdir()
         write(temporary)

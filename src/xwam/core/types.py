@@ -82,8 +82,8 @@ class WorldClip:
 
     `proprio` and `actions` are None where nobody knows them; actions lead from the first frame to the last. At the
     frames `seams` a new chunk was imagined from the last frame of the one before. `alignments` holds the fit of each
-    camera whose depth was relative and is `aligned`. `about` tells in words where it comes from, as seed, checkpoint,
-    task.
+    camera whose depth was relative, to measured depth if it is `aligned`, else to what the other cameras see. `about`
+    tells in words where it comes from, as seed, checkpoint, task.
     """
 
     scene: RGBDClip

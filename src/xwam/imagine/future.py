@@ -10,6 +10,7 @@ from jaxtyping import Float
 from xwam.core.embodiment import VectorSpec
 from xwam.core.streams import Streams
 from xwam.core.types import Dream, Observation, WorldClip
+from xwam.scene.overlap import align_views
 from xwam.scene.scale import align_to_measured
 from xwam.wam import WorldActionModel
 
@@ -27,8 +28,8 @@ def imagine_future(
     Frames are 1 + chunks * (model.config.frames - 1); actions, if given, chunks * model.config.actions rows in physical
     units. Still cameras stay, those on an end-effector follow the foretold states by hand-eye. Where one chunk ends and
     the next begins is a seam: the next sees that frame alone, as it was imagined. Depth that is relative becomes
-    `aligned` if all cameras have measured depth in `observation.depths_m`; where it cannot be, it stays `relative`, and
-    `about["not_aligned"]` tells why.
+    `aligned` if all cameras have measured depth in `observation.depths_m`; else its views are brought to one scale by
+    their overlap, and it stays `relative`. Where either cannot be, `about["not_aligned"]` tells why.
     """
     if chunks < 1:
         raise ValueError(f"{chunks} chunks: give 1 or more")
@@ -38,7 +39,7 @@ def imagine_future(
     for number in range(1, chunks):
         now = _after(observation, dreams[-1])
         dreams.append(again.imagine(now, _seed_of_chunk(seed, number), given[number], on_step=on_step))
-    return _measured(model, observation, _joined(model, observation, dreams, seed, actions is not None))
+    return _scaled(model, observation, _joined(model, observation, dreams, seed, actions is not None))
 
 
 def _by_chunk(
@@ -114,15 +115,18 @@ def units_of(vector: VectorSpec) -> tuple[str, ...]:
     return tuple(part.unit for part in vector.parts for _ in range(part.size))
 
 
-def _measured(model: WorldActionModel, first: Observation, clip: WorldClip) -> WorldClip:
-    """Relative depth aligned to what the cameras measured in the first frame, if all of them did."""
+def _scaled(model: WorldActionModel, first: Observation, clip: WorldClip) -> WorldClip:
+    """Relative depth aligned to what all cameras measured in the first frame, or else views brought to one scale."""
     names = clip.scene.cameras
-    if clip.scene.depth_scale != "relative" or not all(name in first.depths_m for name in names):
+    if clip.scene.depth_scale != "relative":
         return clip
-    images, depths_m = ([views[name][None] for name in names] for views in (first.images, first.depths_m))
-    _, measured_m, _ = model.transform.of_views(images, depths_m, None, seed=0)
     try:
-        scene, fits = align_to_measured(clip.scene, measured_m[:, 0])
+        if all(name in first.depths_m for name in names):
+            images, depths_m = ([views[name][None] for name in names] for views in (first.images, first.depths_m))
+            _, measured_m, _ = model.transform.of_views(images, depths_m, None, seed=0)
+            scene, fits = align_to_measured(clip.scene, measured_m[:, 0])
+        else:
+            scene, fits = align_views(clip.scene)
     except ValueError as error:
         return replace(clip, about=clip.about | {"not_aligned": str(error)})
     return replace(clip, scene=scene, alignments=fits)

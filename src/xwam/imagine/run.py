@@ -91,7 +91,7 @@ def imagine_futures(checkpoint: Path, asked: Asked, out: Path) -> None:
     console.print(_table(dreams, present.truth))
     for clip in dreams:
         if why := clip.about.get("not_aligned"):
-            console.print(f"Depth of seed {clip.about['seed']} stays relative: {why}")
+            console.print(f"Depth of seed {clip.about['seed']} stays as the model gave it: {why}")
     if dreams[0].scene.depth_m.any():
         page = _page(out / "index.html", present, dreams)
         console.print(f"Open {page} in a browser; the clips are in {out}.", soft_wrap=True)
@@ -166,8 +166,11 @@ def _table(dreams: Sequence[WorldClip], truth: WorldClip | None) -> Table:
 
 def _scale(clip: WorldClip) -> str:
     """What the depth is worth, and how well it was aligned."""
-    fits = [f"{name} within {fit.residual:.3f} / m" for name, fit in clip.alignments.items()]
-    return f"{clip.scene.depth_scale} ({', '.join(fits)})" if fits else clip.scene.depth_scale
+    scale = clip.scene.depth_scale
+    if not clip.alignments:
+        return scale
+    how = "to the first frame" if scale == "aligned" else "views to each other"
+    return f"{scale}, {how}: {', '.join(f'{name} {fit.residual:.3f} / m' for name, fit in clip.alignments.items())}"
 
 
 def _page(path: Path, present: Present, dreams: Sequence[WorldClip]) -> Path:
