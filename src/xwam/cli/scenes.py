@@ -25,17 +25,21 @@ def imagine(
     chunks: int | None = None,
     actions: Path | None = None,
     expert: bool = False,
+    device: str = "cpu",
     out: Path = Path("out/imagine"),
 ) -> None:
     """Imagine futures in 4D: a folder each, with colour, depth, cameras, actions and states, and a page to look at.
 
     From a moment of a simulated episode:
         xwam imagine --task metaworld/drawer-open-v3 --share 0.3 --seeds 4
+
     From a recorded episode, three chunks long, under the actions that were taken:
         xwam imagine CHECKPOINT --dataset datasets/mine --episode 3 --row 40 --chunks 3 --expert
+
     From images of your own, under actions of your own:
         xwam imagine CHECKPOINT --images left=l.png wrist=w.png --state state.yaml --cameras cameras.yaml
             --instruction "open the drawer" --actions push.csv
+
     docs/imagining.md shows these files, and what is in the folders.
 
     Args:
@@ -48,14 +52,14 @@ def imagine(
         episode: Which episode of the dataset.
         row: Which row of that episode is the present.
         images: Begin with images: CAMERA=FILE for each camera of the model, PNG or JPEG.
-        depths: Measured depth of the images, if relative depth is to be aligned: CAMERA=FILE, .npy in metres or 16-bit
-            PNG in millimetres.
+        depths: Measured depth, to align relative depth to: CAMERA=FILE, .npy in metres or 16-bit PNG in millimetres.
         state: The robot's state: a YAML or JSON list of numbers, or a list by part of the model's proprio.
         cameras: YAML or JSON of name, height, width, intrinsics and T_base_cam of each camera.
         seeds: How many dreams, with the seeds that follow.
         chunks: How many chunks long; each begins at the last frame of the one before. 1, or what --actions fill.
         actions: What happens under these actions: .npy or .csv, a row an action, in physical units.
         expert: What happens under the actions that were taken in the episode.
+        device: Where the model computes, such as cuda.
         out: Folder for seed-N, true (where it is known) and index.html.
     """
     from xwam.imagine.run import Asked, imagine_futures
@@ -63,7 +67,7 @@ def imagine(
     places = {"dataset": dataset, "episode": episode, "row": row}
     files = {"images": images, "depths": depths, "state": state, "cameras": cameras}
     extent = {"seeds": seeds, "chunks": chunks, "actions": actions, "expert": expert}
-    imagine_futures(checkpoint, Asked(task, instruction, seed, share, **places, **files, **extent), out)
+    imagine_futures(checkpoint, Asked(task, instruction, seed, share, **places, **files, **extent), out, device)
 
 
 @app.command

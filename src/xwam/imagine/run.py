@@ -68,12 +68,12 @@ class Asked:
             raise ValueError(f"--seeds {self.seeds} and --chunks {self.chunks}: give 1 or more")
 
 
-def imagine_futures(checkpoint: Path, asked: Asked, out: Path) -> None:
+def imagine_futures(checkpoint: Path, asked: Asked, out: Path, device: str = "cpu") -> None:
     """Imagines, writes `out`/seed-N (see scene.folder), `out`/true and `out`/index.html, and prints what they are.
 
     Clips that an earlier call left in `out` are removed: they would not belong to this truth.
     """
-    model = WorldActionModel.load(checkpoint)
+    model = WorldActionModel.load(checkpoint, device)
     given = read_actions(asked.actions, model.embodiment.action) if asked.actions else None
     chunks = asked.chunks or _chunks_of(model, given)
     present = _present_of(model, asked, chunks)
