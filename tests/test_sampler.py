@@ -200,6 +200,19 @@ def test_invalid_entries_stay_zero(solver):
         assert (values[~valid] == 0).all() and (values[valid] != 0).all()
 
 
+@pytest.mark.parametrize("name", ["world", "synchronous"])
+def test_known_actions_are_what_the_network_sees_at_every_level(name):
+    """At each step (1 - sigma) known + sigma noise, whatever the network would have done; states follow from it."""
+    schedule, kept, network = SCHEDULES[name], streams(), Network()
+    start, known = start_of(kept, schedule), streams(seed=9).action
+    ended = sample(network, start, schedule, known_action=known)
+    for (noisy, _, _), sigma in zip(network.calls, schedule.sigma_action, strict=False):
+        torch.testing.assert_close(noisy.action, (1 - sigma) * known + sigma * start.action)
+    torch.testing.assert_close(ended.action, known)
+    other = sample(Network(), start, schedule, known_action=-known)
+    assert (other.proprio - ended.proprio).abs().max() > 0.01 and (other.video - ended.video).abs().max() > 0.01
+
+
 def test_progress_is_told_after_each_step():
     told = []
     schedule = world_schedule(6, 3)

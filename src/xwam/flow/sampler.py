@@ -117,6 +117,8 @@ def sample(
                 continue
             before = getattr(now, name)
             after, pasts[name] = solver(before, getattr(predicted, name), sigma, sigma_next, pasts[name])
+            if name == "action" and known_action is not None:
+                after = _on_path(known_action, start.action, sigma_next)
             moved[name] = torch.where(free[name], after, before)
         now = replace(now, **moved)
         if on_step is not None:
