@@ -116,6 +116,32 @@ def test_eval_writes_what_it_measured(home, tmp_path, short_episodes, capsys):
     assert list(tmp_path.glob("*.mp4"))
 
 
+@pytest.mark.parametrize("source", ["simulator", "dataset"])
+def test_score_tells_a_model_beside_its_baselines(home, tmp_path, capsys, source):
+    place = ("--tasks", TASK) if source == "simulator" else ("--dataset", home / "data")
+    few = ("--episodes", 1, "--moments", 1, "--workers", 1)
+    xwam("score", "--checkpoint", home / "run" / "export", *place, *few, "--out", tmp_path, "--name", "4d")
+    results = json.loads((tmp_path / "4d.json").read_text())
+    assert list(results["columns"]) == ["export", "repeat last frame", "moved with gripper"]
+    assert results["episodes"] == results["clips"] == 1 and results["command"].startswith("xwam score")
+    ours = results["columns"]["export"]
+    assert {"all/static/psnr_db", "all/every/cross_view_m", "all/wrist/position_m"} <= ours.keys()
+    assert any(name.startswith("all/robot/ee_delta, mm") for name in ours)
+    assert "moved with gripper" in capsys.readouterr().out and (tmp_path / "4d.svg").exists()
+
+
+def test_score_wants_predictions_and_truth_together(home, tmp_path, capsys):
+    assert "together" in refused(capsys, "score", "--truth", tmp_path)
+    assert "together" in refused(capsys, "score", tmp_path)
+    assert "is no clip and holds none" in refused(capsys, "score", tmp_path, "--truth", tmp_path)
+
+
+def test_eval_may_choose_among_several_futures(home, tmp_path, short_episodes):
+    place = (home / "run" / "export", "--tasks", TASK, "--out", tmp_path)
+    xwam("eval", *place, "--episodes", 1, "--dreams", 0, "--workers", 1, "--best-of", 2)
+    assert json.loads((tmp_path / "results.json").read_text())["best_of"] == 2
+
+
 def test_eval_refuses_the_checkpoint_of_another_robot(home, tmp_path, capsys):
     export = home / "run" / "export"
     about = json.loads((export / "config.json").read_text())

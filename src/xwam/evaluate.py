@@ -20,6 +20,7 @@ from xwam.core.types import Dream, Observation, RGBDClip
 from xwam.core.video import VideoWriter
 from xwam.data.episodes import Episode
 from xwam.data.processes import in_processes, progress_bar
+from xwam.imagine.choosing import BestOf
 from xwam.policy.policy import ChunkQueue, ModelPolicy
 from xwam.saved import described
 from xwam.scene.baselines import repeat_last_frame
@@ -40,7 +41,7 @@ FILM_EVERY, FILM_FPS = 4, 20
 
 @dataclass(frozen=True)
 class Job:
-    """One episode for one process; `action_steps` is that of `WorldActionModel.act`."""
+    """One episode for one process; `action_steps` is that of `WorldActionModel.act`, `best_of` chooses by `BestOf`."""
 
     checkpoint: Path
     task: str
@@ -49,6 +50,7 @@ class Job:
     film_every: int | None = None
     device: str = "cpu"
     action_steps: int | None = None
+    best_of: int = 1
 
 
 def evaluate_success(
@@ -59,10 +61,11 @@ def evaluate_success(
     workers: int,
     filmed: int = 1,
     device: str = "cpu",
+    best_of: int = 1,
 ) -> list[Rollout]:
     """An episode of each task for each seed; the first `filmed` of each task keep their pictures."""
     jobs = [
-        Job(checkpoint, task, seed, execute, FILM_EVERY if place < filmed else None, device)
+        Job(checkpoint, task, seed, execute, FILM_EVERY if place < filmed else None, device, best_of=best_of)
         for place, seed in enumerate(seeds)
         for task in tasks
     ]
@@ -88,7 +91,7 @@ def _single_threaded() -> None:
 
 
 @cache
-def _model(checkpoint: Path, device: str) -> WorldActionModel:
+def loaded(checkpoint: Path, device: str) -> WorldActionModel:
     return WorldActionModel.load(checkpoint, device)
 
 
@@ -100,7 +103,7 @@ def _environment(task: str, height: int, width: int) -> Environment:
 
 
 def opened(job: Job) -> tuple[WorldActionModel, Environment]:
-    model = _model(job.checkpoint, job.device)
+    model = loaded(job.checkpoint, job.device)
     environment = _environment(job.task, *model.config.image_size)
     environment.embodiment.check_same_robot(model.embodiment)
     return model, environment
@@ -109,7 +112,8 @@ def opened(job: Job) -> tuple[WorldActionModel, Environment]:
 def play(job: Job) -> Rollout:
     """A model's episode in closed loop."""
     model, environment = opened(job)
-    queue = ChunkQueue(ModelPolicy(partial(model.act, action_steps=job.action_steps), job.seed), job.execute)
+    act = partial(model.act, action_steps=job.action_steps) if job.best_of == 1 else BestOf(model, job.best_of)
+    queue = ChunkQueue(ModelPolicy(act, job.seed), job.execute)
     return rollout(environment, queue, job.seed, film_every=job.film_every)
 
 
@@ -217,13 +221,15 @@ def evaluate(
     execute: int,
     workers: int,
     device: str = "cpu",
+    best_of: int = 1,
 ) -> None:
     """Measures, prints two tables, and writes results.json and a video of each task's first episode."""
     out.mkdir(parents=True, exist_ok=True)
     console, results = Console(), {"checkpoint": described(checkpoint)["provenance"], "execute": execute}
+    results |= {"best_of": best_of} if best_of > 1 else {}
     if episodes:
         seeds = range(FIRST_EVALUATION_SEED, FIRST_EVALUATION_SEED + episodes)
-        rollouts = evaluate_success(checkpoint, tasks, seeds, execute, workers, device=device)
+        rollouts = evaluate_success(checkpoint, tasks, seeds, execute, workers, device=device, best_of=best_of)
         table = success_of(rollouts, tasks)
         levels = by_difficulty(table)
         console.print(success_table(table, levels))

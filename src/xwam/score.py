@@ -1,6 +1,6 @@
 """`xwam score`: predicted 4D clips against what happened, beside two baselines that predict nothing.
 
-Either clips in folders, or moments of simulated episodes that models imagine. docs/scoring.md defines the measures.
+Either clips in folders, or moments of episodes, of which models imagine the future. docs/scoring.md defines it all.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,11 +15,15 @@ from rich.console import Console
 from rich.table import Table as RichTable
 
 from xwam.core.files import write_atomically, write_json
-from xwam.core.types import RGBDClip, WorldClip
+from xwam.core.types import Observation, RGBDClip, WorldClip
+from xwam.data.clips import split
+from xwam.data.episodes import EpisodeStore
 from xwam.data.processes import in_processes, progress_bar
-from xwam.evaluate import FIRST_DREAM_SEED, Job, Moment, moments_of, opened
+from xwam.evaluate import FIRST_DREAM_SEED, Job, Moment, loaded, moments_of, opened
 from xwam.imagine.future import units_of
+from xwam.imagine.present import recorded
 from xwam.model.lpips import LPIPS
+from xwam.saved import described
 from xwam.scene.baselines import REACH_M, move_with_gripper, repeat_last_frame
 from xwam.scene.folder import ABOUT, read_clip
 from xwam.scene.horizon import draw
@@ -27,6 +31,7 @@ from xwam.scene.metrics import static_views
 from xwam.scene.motion import action_errors, gripper_poses
 from xwam.scene.score import VOXEL_M, ClipScores, Perceptual, Truth
 from xwam.scene.scoreboard import Scoreboard
+from xwam.train.held_out import check_unseen, run_on
 from xwam.wam import WorldActionModel
 
 OF_POSES = ("position_m", "rotation_rad")
@@ -125,33 +130,48 @@ def names_of(paths: Sequence[Path]) -> list[str]:
 
 @dataclass(frozen=True)
 class Work:
-    """Moments of one simulated episode for one process; `given`: models are told the actions that were executed."""
+    """Moments of one episode for one process: of `dataset`, or else of the expert in the simulator's `task`.
+
+    `given`: models are told the actions that were executed. `episode` is the dataset's, or the simulator's seed.
+    """
 
     checkpoints: tuple[Path, ...]
-    task: str
-    seed: int
     moments: int
-    given: bool
-    lpips: Path | None
-    device: str
+    given: bool = False
+    lpips: Path | None = None
+    device: str = "cpu"
+    dataset: Path | None = None
+    task: str = ""
+    episode: int = 0
+
+    def models(self) -> dict[str, WorldActionModel]:
+        """The models by the names of their columns."""
+        models = [loaded(checkpoint, self.device) for checkpoint in self.checkpoints]
+        check_same_sight(models)
+        return dict(zip(names_of(self.checkpoints), models, strict=True))
 
 
-def score_checkpoints(
-    checkpoints: Sequence[Path],
-    tasks: Sequence[str],
-    episodes: int,
-    moments: int,
-    given: bool,
-    lpips: Path | None,
-    workers: int,
-    device: str = "cpu",
-) -> Scoreboard:
-    """A column for each model: so many moments of so many unseen expert episodes of each task, imagined.
-
-    Episodes that the expert fails are left out.
-    """
+def simulated_works(asked: Work, tasks: Sequence[str], episodes: int) -> list[Work]:
+    """As asked, of so many unseen expert episodes of each task."""
     seeds = range(FIRST_DREAM_SEED, FIRST_DREAM_SEED + episodes)
-    works = [Work(tuple(checkpoints), task, seed, moments, given, lpips, device) for seed in seeds for task in tasks]
+    return [replace(asked, task=task, episode=seed) for seed in seeds for task in tasks]
+
+
+def recorded_works(asked: Work, dataset: Path, episodes: int) -> list[Work]:
+    """As asked, of so many of the episodes that the first model's training held out of a dataset, evenly spread.
+
+    Raises ValueError if another of the models was trained on one of them.
+    """
+    run, store = run_on(asked.checkpoints[0], dataset), EpisodeStore(dataset)
+    _, held_out = split(store, run.data.held_out, run.data.seed)
+    for checkpoint in asked.checkpoints:
+        check_unseen(store, held_out, described(checkpoint)["provenance"])
+    places = np.linspace(0, len(held_out) - 1, min(episodes, len(held_out))).astype(int)
+    return [replace(asked, dataset=dataset, episode=held_out[place]) for place in places]
+
+
+def score_models(works: Sequence[Work], workers: int) -> Scoreboard:
+    """A column for each model and baseline; episodes that are too short, or that the expert fails, are left out."""
     found: dict[str, list[ClipScores]] = {}
     with progress_bar() as progress:
         bar = progress.add_task("Episodes", total=len(works))
@@ -160,35 +180,51 @@ def score_checkpoints(
                 found.setdefault(column, []).extend(scores)
             progress.advance(bar)
     if not found:
-        raise ValueError(f"the expert failed in all {len(works)} episodes: choose other tasks, or more episodes")
-    protocol = {
-        "models": ", ".join(map(str, checkpoints)),
-        "tasks": ", ".join(tasks),
-        "episodes of each": f"{episodes} of the expert, seeds from {FIRST_DREAM_SEED}, {moments} moments each",
-        "actions": "given: those that were executed" if given else "the model's own; the truth is the expert's",
-        **PROTOCOL,
-    }
-    robot = opened(Job(checkpoints[0], tasks[0], 0, execute=1, device=device))[0].embodiment
-    return Scoreboard(found, robot.frame_period_s, protocol)
+        raise ValueError(f"none of {len(works)} episodes has a moment with a whole future: choose others, or more")
+    robot = next(iter(works[0].models().values())).embodiment
+    return Scoreboard(found, robot.frame_period_s, _protocol(works))
+
+
+def _protocol(works: Sequence[Work]) -> dict[str, str]:
+    asked = works[0]
+    told = {"models": ", ".join(map(str, asked.checkpoints))}
+    if asked.dataset is not None:
+        told["episodes"] = f"{len(works)} held out of {asked.dataset}"
+    else:
+        told["tasks"] = ", ".join(dict.fromkeys(work.task for work in works))
+        told["episodes"] = f"of the expert, seeds {works[0].episode} to {works[-1].episode} of each task"
+    told["moments"] = f"{asked.moments} of each episode, evenly spread"
+    told["actions"] = "given: those that were executed" if asked.given else "the model's own; the truth followed others"
+    return told | PROTOCOL
 
 
 def judged(work: Work) -> dict[str, list[ClipScores]]:
     """Scores of every model and of the baselines at each moment of an episode, by column."""
-    jobs = [Job(checkpoint, work.task, work.seed, execute=1, device=work.device) for checkpoint in work.checkpoints]
-    models, environment = [opened(job)[0] for job in jobs], opened(jobs[0])[1]
-    check_same_sight(models)
-    shares = (np.arange(work.moments) + 0.5) / work.moments
-    found: dict[str, list[ClipScores]] = {}
-    for moment in moments_of(environment, work.seed, models[0].config.frames, shares.tolist()):
-        still = np.array([camera.mount is None for camera in moment.embodiment.cameras])
-        judge = Judge(as_seen(models[0], moment), still, _perceptual(work.lpips), moment.episode)
-        for name, model in zip(names_of(work.checkpoints), models, strict=True):
-            dream = model.imagine(moment.now, moment.seed, moment.actions if work.given else None)
+    models, found = work.models(), {}
+    for now, true, episode in _moments(work, next(iter(models.values()))):
+        still = np.array([camera.mount is None for camera in next(iter(models.values())).embodiment.cameras])
+        judge = Judge(true, still, _perceptual(work.lpips), episode)
+        for name, model in models.items():
+            dream = model.imagine(now, work.episode, true.actions if work.given else None)
             own = None if work.given or not model.acts else dream.chunk.actions
             found.setdefault(name, []).append(judge.score(dream.scene, own))
         for name, scores in judge.baselines().items():
             found.setdefault(name, []).append(scores)
     return found
+
+
+def _moments(work: Work, model: WorldActionModel) -> Iterator[tuple[Observation, WorldClip, str]]:
+    """What is seen at each moment, what happened next as the model sees it, and which episode it is of."""
+    shares = ((np.arange(work.moments) + 0.5) / work.moments).tolist()
+    if work.dataset is None:
+        environment = opened(Job(work.checkpoints[0], work.task, work.episode, execute=1, device=work.device))[1]
+        for moment in moments_of(environment, work.episode, model.config.frames, shares):
+            yield moment.now, as_seen(model, moment), moment.episode
+        return
+    last = EpisodeStore(work.dataset).info(work.episode).length - 1 - model.config.actions
+    for share in shares if last >= 0 else ():
+        present = recorded(model, work.dataset, work.episode, int(share * last), chunks=1)
+        yield present.observation, present.truth, f"{work.dataset.name} {work.episode}"
 
 
 def as_seen(model: WorldActionModel, moment: Moment) -> WorldClip:

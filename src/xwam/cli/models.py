@@ -68,6 +68,7 @@ def eval(
     device: str = "cpu",
     dataset: Path | None = None,
     clips: int = 64,
+    best_of: int = 1,
 ) -> None:
     """Measure success in closed loop on seeds that training never saw, and the imagined futures against the truth.
 
@@ -84,6 +85,7 @@ def eval(
         workers: Processes that run at the same time.
         device: Where the model computes, such as cuda.
         dataset: Where there is no simulator: measure on the episodes that training held out of this dataset.
+        best_of: Imagine so many futures at each look, and act on the one whose views agree best; slow.
         clips: With --dataset, so many clips to sample actions of; --dreams are clips to imagine the future of.
     """
     if dataset is not None:
@@ -95,7 +97,7 @@ def eval(
     from xwam.evaluate import evaluate
     from xwam.sim.env import tasks_of
 
-    evaluate(checkpoint, tasks_of(tasks), episodes, dreams, out, execute, workers, device)
+    evaluate(checkpoint, tasks_of(tasks), episodes, dreams, out, execute, workers, device, best_of)
 
 
 @app.command
@@ -104,6 +106,7 @@ def score(
     truth: Path | None = None,
     checkpoint: tuple[Path, ...] = (SHIPPED,),
     tasks: tuple[str, ...] = TASKS,
+    dataset: Path | None = None,
     episodes: int = 3,
     moments: int = 2,
     given: bool = False,
@@ -116,7 +119,7 @@ def score(
     """Score predicted 4D clips against the truth: images, depth, clouds in metres, wrist and actions, over time.
 
     Of clips in folders: xwam score out/imagine/seed-* --truth out/imagine/true
-    Of models, by moments of simulated episodes: xwam score --checkpoint runs/a/export runs/b/export
+    Of models, by moments of episodes: xwam score --checkpoint runs/a/export runs/b/export
     A minute: xwam score --tasks metaworld/reach-v3 --episodes 1 --moments 1
     Two baselines stand beside: the last frame repeated, and its cloud moved with the gripper. docs/scoring.md tells
     how everything is measured.
@@ -126,7 +129,8 @@ def score(
         truth: Folder of the true clip, or a folder that holds true clips of the same names.
         checkpoint: Without folders: exported models, each a column; the shipped nano if not given.
         tasks: Environments, as world/task, or groups of them: metaworld/mt10, metaworld/mt50.
-        episodes: Unseen expert episodes of each task.
+        dataset: Instead of simulated tasks: of this dataset, the episodes that the first model's training held out.
+        episodes: Unseen expert episodes of each task, or so many of the dataset.
         moments: Moments of each episode, evenly spread, from which each model imagines a future.
         given: Tell the models the actions that were executed: their world alone is scored, not what they would do.
         lpips: Folder of LPIPS's published weights (docs/ablation.md); without it LPIPS is not measured.
@@ -143,10 +147,13 @@ def score(
 
     if bool(predicted) != (truth is not None):
         raise ValueError("give folders of predicted clips and --truth together, or neither to score a model")
+    asked = scoring.Work(checkpoint, moments, given, lpips, device)
     if predicted:
         board = scoring.score_folders(predicted, truth, lpips)
+    elif dataset is not None:
+        board = scoring.score_models(scoring.recorded_works(asked, dataset, episodes), workers)
     else:
-        board = scoring.score_checkpoints(checkpoint, tasks_of(tasks), episodes, moments, given, lpips, workers, device)
+        board = scoring.score_models(scoring.simulated_works(asked, tasks_of(tasks), episodes), workers)
     about = {"date": date.today().isoformat(), "command": " ".join(["xwam", *sys.argv[1:]])}
     print(f"Written: {scoring.write_scores(board, out, name, about)}")
 
