@@ -62,12 +62,20 @@ def test_errors_are_told_of_the_frame_and_the_view_that_have_them():
     assert steps["all/wrist/rotation_rad"] == pytest.approx([np.pi / 2, 0], abs=1e-6)
 
 
-def test_a_prediction_without_depth_has_no_numbers_of_depth_rather_than_bad_ones():
+@pytest.mark.parametrize("share, scale", [(0, "metric"), (1, "relative")])
+def test_a_prediction_without_metres_has_no_numbers_of_depth_rather_than_bad_ones(share, scale):
     clip = raycast.clip(size=32, frames=3)
-    flat = evaluate(dataclasses.replace(clip, depth_m=np.zeros_like(clip.depth_m)), clip).flat()
+    flat = evaluate(dataclasses.replace(clip, depth_m=share * clip.depth_m, depth_scale=scale), clip).flat()
     unknown = {name for name, value in flat.items() if np.isnan(value)}
     depth = ("abs_rel", "rmse_m", "delta1", "chamfer_m", "f_score_1cm", "f_score_5cm", "cross_view_m")
     assert unknown == {name for name in flat if name.endswith(depth)}
+
+
+def test_a_frame_whose_cloud_is_empty_finds_nothing():
+    clip = raycast.clip(size=32, frames=3)
+    steps = evaluate(changed(clip, depth_m=lambda d: d[:, 1].fill(0)), clip).steps
+    assert steps["all/every/f_score_5cm"].tolist() == [0, 1]
+    assert np.isnan(steps["all/every/chamfer_m"][0]) and steps["all/every/chamfer_m"][1] == 0
 
 
 def test_lpips_is_asked_of_every_view_and_frame():
@@ -109,7 +117,6 @@ def squeeze(poses):
     [
         (lambda clip: raycast.clip(size=16, frames=3), "same cameras, frames and size"),
         (lambda clip: raycast.clip(size=16, frames=2, wrist=False), "same cameras"),
-        (lambda clip: dataclasses.replace(clip, depth_scale="relative"), "align it to measured depth"),
         (lambda clip: dataclasses.replace(clip, period_s=0.1), "0.1 s apart, true ones 0.2 s"),
         (lambda clip: changed(clip, T_base_cam=shift), "starts 866 mm from where it is in the truth"),
         (lambda clip: changed(clip, T_base_cam=squeeze), "off a rotation"),

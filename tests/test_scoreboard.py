@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import xml.etree.ElementTree as ElementTree
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -126,6 +127,13 @@ def test_clips_that_are_not_there_are_named(folders, tmp_path):
         score.score_folders([tmp_path], folders / "true", lpips=None)
     with pytest.raises(ValueError, match="lacks 3 of 3 clips.*'clip_0'"):
         score.score_folders([folders / "model" / "clip_0"], folders / "true", lpips=None)
+
+
+def test_columns_are_called_by_what_tells_them_apart():
+    assert score.names_of([Path("runs/a"), Path("runs/b")]) == ["a", "b"]
+    assert score.names_of([Path("runs/a/export"), Path("runs/b/export")]) == ["a/export", "b/export"]
+    with pytest.raises(ValueError, match="the same folder twice"):
+        score.names_of([Path("runs/a"), Path("runs/a")])
 
 
 def test_columns_of_other_clips_are_refused():

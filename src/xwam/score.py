@@ -88,6 +88,7 @@ def score_folders(predicted: Sequence[Path], truth: Path, lpips: Path | None) ->
             raise ValueError(f"{name} lacks {len(missing)} of {len(true)} clips of {truth}, such as {missing[0]!r}")
     moving = np.any([~static_views(read_clip(path).scene) for path in true.values()], axis=0)
     found: dict[str, list[ClipScores]] = {}
+    scales: dict[str, set[str]] = {name: set() for name in columns}
     with progress_bar() as progress:
         bar = progress.add_task("Clips", total=len(true))
         for clip, path in true.items():
@@ -96,10 +97,12 @@ def score_folders(predicted: Sequence[Path], truth: Path, lpips: Path | None) ->
             for name, clips in columns.items():
                 ours = read_clip(clips[clip]).until(known.scene.rgb.shape[1])
                 found.setdefault(name, []).append(judge.score(ours.scene, ours.actions))
+                scales[name].add(ours.scene.depth_scale)
             for name, scores in judge.baselines().items():
                 found.setdefault(name, []).append(scores)
             progress.advance(bar)
-    protocol = {"predicted": ", ".join(map(str, predicted)), "truth": str(truth), **PROTOCOL}
+    depth = "; ".join(f"{name}: {', '.join(sorted(own))}" for name, own in scales.items())
+    protocol = {"predicted": ", ".join(columns), "truth": truth.resolve().name, "predicted depth": depth, **PROTOCOL}
     return Scoreboard(found, known.scene.period_s, protocol)
 
 
@@ -120,9 +123,13 @@ def episode_of(true: WorldClip, name: str) -> str:
 
 
 def names_of(paths: Sequence[Path]) -> list[str]:
-    """Names of columns: the folders' own where they differ."""
-    short = [path.resolve().name for path in paths]
-    return short if len(set(short)) == len(short) else [str(path) for path in paths]
+    """Names of columns: as many of each path's last parts as it takes for all to differ."""
+    parts = [path.resolve().parts for path in paths]
+    for count in range(1, max(map(len, parts), default=0) + 1):
+        names = ["/".join(own[-count:]) for own in parts]
+        if len(set(names)) == len(names):
+            return names
+    raise ValueError(f"{', '.join(map(str, paths))}: the same folder twice; name each once")
 
 
 # ---- moments of episodes, imagined -------------------------------------------------------------------------------
@@ -181,21 +188,26 @@ def score_models(works: Sequence[Work], workers: int) -> Scoreboard:
             progress.advance(bar)
     if not found:
         raise ValueError(f"none of {len(works)} episodes has a moment with a whole future: choose others, or more")
-    robot = next(iter(works[0].models().values())).embodiment
-    return Scoreboard(found, robot.frame_period_s, _protocol(works))
+    models = works[0].models()
+    return Scoreboard(found, next(iter(models.values())).embodiment.frame_period_s, _protocol(works, models))
 
 
-def _protocol(works: Sequence[Work]) -> dict[str, str]:
-    asked = works[0]
-    told = {"models": ", ".join(map(str, asked.checkpoints))}
+def _protocol(works: Sequence[Work], models: Mapping[str, WorldActionModel]) -> dict[str, str]:
+    asked, told = works[0], {"models": ", ".join(models)}
+    told["predicted depth"] = "; ".join(f"{name}: {_depth_of(model)}" for name, model in models.items())
     if asked.dataset is not None:
-        told["episodes"] = f"{len(works)} held out of {asked.dataset}"
+        told["episodes"] = f"{len(works)} held out of {asked.dataset.name}"
     else:
         told["tasks"] = ", ".join(dict.fromkeys(work.task for work in works))
         told["episodes"] = f"of the expert, seeds {works[0].episode} to {works[-1].episode} of each task"
     told["moments"] = f"{asked.moments} of each episode, evenly spread"
     told["actions"] = "given: those that were executed" if asked.given else "the model's own; the truth followed others"
     return told | PROTOCOL
+
+
+def _depth_of(model: WorldActionModel) -> str:
+    scales = {camera.depth_scale for camera in model.embodiment.cameras}
+    return ", ".join(sorted(scales)) if model.config.transformer.has_depth else "none"
 
 
 def judged(work: Work) -> dict[str, list[ClipScores]]:

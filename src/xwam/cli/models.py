@@ -154,7 +154,9 @@ def score(
         board = scoring.score_models(scoring.recorded_works(asked, dataset, episodes), workers)
     else:
         board = scoring.score_models(scoring.simulated_works(asked, tasks_of(tasks), episodes), workers)
-    about = {"date": date.today().isoformat(), "command": " ".join(["xwam", *sys.argv[1:]])}
+    # where a folder lies on this machine says nothing elsewhere
+    said = [Path(word).name if Path(word).is_absolute() else word for word in sys.argv[1:]]
+    about = {"date": date.today().isoformat(), "command": " ".join(["xwam", *said])}
     print(f"Written: {scoring.write_scores(board, out, name, about)}")
 
 

@@ -77,7 +77,7 @@ class Truth:
     def score(self, predicted: RGBDClip) -> ClipScores:
         """Scores of a prediction; raises ValueError if it is not of the same cameras, places, frames and units.
 
-        A prediction without any depth has no numbers of depth and clouds, rather than bad ones.
+        A prediction without depth, or of relative depth, has no numbers of depth and clouds, rather than bad ones.
         """
         check_scene(predicted, "the prediction")
         check_comparable(predicted, self.scene)
@@ -112,21 +112,21 @@ class Truth:
         return found
 
     def _of_clouds(self, predicted: RGBDClip) -> dict[str, Float[np.ndarray, " T"]]:
-        """Measures of the fused cloud of every frame from 1 on."""
+        """Measures of the fused cloud of every frame from 1 on; an empty one finds nothing, but is no distance away."""
         frames = predicted.rgb.shape[1] - 1
         names = ("changed/every/chamfer_m", *(f"all/every/{name}" for name in ("chamfer_m", *F_SCORES_M)))
         found = {name: np.full(frames, np.nan) for name in (*names, "all/every/cross_view_m")}
-        if not knows_depth(predicted):
+        if not knows_depth(predicted) or not knows_depth(self.scene):
             return found
         for t in range(frames):
             cloud = _cloud(predicted, t + 1)
             found["all/every/cross_view_m"][t] = cross_view_m(predicted, t + 1)
             apart = distances(cloud, self._clouds[t + 1])
+            for name, threshold_m in F_SCORES_M.items():
+                found[f"all/every/{name}"][t] = 0.0 if apart is None else apart.f_score(threshold_m)
             if apart is None:
                 continue
             found["all/every/chamfer_m"][t] = apart.chamfer_m
-            for name, threshold_m in F_SCORES_M.items():
-                found[f"all/every/{name}"][t] = apart.f_score(threshold_m)
             if self._surfaces[t] is not None:
                 found["changed/every/chamfer_m"][t] = self._surfaces[t].chamfer_m(cloud, apart)
         return found
@@ -151,8 +151,8 @@ def evaluate(predicted: RGBDClip, true: RGBDClip, static: Bool[np.ndarray, " V"]
 
 
 def knows_depth(clip: RGBDClip) -> bool:
-    """Whether any depth is known after frame 0, which may be given."""
-    return bool((clip.depth_m[:, 1:] > 0).any())
+    """Whether any depth in metres is known after frame 0, which may be given."""
+    return clip.depth_scale != "relative" and bool((clip.depth_m[:, 1:] > 0).any())
 
 
 def check_comparable(predicted: RGBDClip, true: RGBDClip) -> None:
@@ -167,10 +167,6 @@ def check_comparable(predicted: RGBDClip, true: RGBDClip) -> None:
     if not np.isclose(predicted.period_s, true.period_s, rtol=1e-3):
         raise ValueError(
             f"predicted frames are {predicted.period_s} s apart, true ones {true.period_s} s: resample one to the other"
-        )
-    if predicted.depth_scale == "relative" and knows_depth(predicted):
-        raise ValueError(
-            "predicted depth is relative, true depth metric: align it to measured depth first (core.depth.align)"
         )
     width = true.rgb.shape[3]
     for v, camera in enumerate(true.cameras):
