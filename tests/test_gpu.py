@@ -147,10 +147,20 @@ def test_the_autoencoder_is_that_of_a_cpu():
 def test_a_saved_model_is_loaded_onto_the_gpu(tmp_path):
     model = tiny_model().to(DEVICE)
     model.save(tmp_path / "model", {}, torch.float32)
-    loaded = WorldActionModel.load(tmp_path / "model", DEVICE)
+    loaded = WorldActionModel.load(tmp_path / "model", DEVICE, torch.float32)
     assert loaded.device.type == DEVICE
     ours, theirs = (m.act([tiny_observation()], [1])[0].actions for m in (loaded, model))
     np.testing.assert_allclose(ours, theirs, atol=1e-5)
+
+
+def test_a_gpu_acts_and_imagines_in_bfloat16_unless_told_otherwise(tmp_path):
+    model = tiny_model()
+    model.save(tmp_path / "model", {}, torch.float32)
+    half = WorldActionModel.load(tmp_path / "model", DEVICE)
+    assert {p.dtype for p in half.parameters()} == {torch.bfloat16}
+    ours, theirs = (m.act([tiny_observation()], [1])[0].actions for m in (half, model))
+    assert np.abs(ours - theirs).max() < 0.05 * np.abs(theirs).max()
+    assert half.imagine(tiny_observation(), 1).scene.rgb.shape == model.imagine(tiny_observation(), 1).scene.rgb.shape
 
 
 # ---- training --------------------------------------------------------------------------------------------------

@@ -13,9 +13,9 @@ from safetensors.torch import load_file
 from torch import nn
 
 from xwam.data.clips import ClipId
+from xwam.model.precision import precision_of
 from xwam.train import checkpoint
 from xwam.train.ema import Ema, decay_at
-from xwam.train.precision import precision_of
 from xwam.train.progress import Pace, progress, stop_requests
 from xwam.train.schedule import learning_rate_at, seeds_at
 from xwam.train.trainer import TrainConfig, Trainer, parameter_groups

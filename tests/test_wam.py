@@ -178,6 +178,18 @@ def test_a_misspelt_setting_is_put_right():
         ModelConfig.parse(settings)
 
 
+def test_a_model_in_bfloat16_acts_and_imagines_as_in_float32(model, tmp_path):
+    """Within what bfloat16 can tell, and not bit for bit, so that it does compute in it."""
+    model.save(tmp_path / "model", {}, torch.float32)
+    half = WorldActionModel.load(tmp_path / "model", dtype=torch.bfloat16)
+    assert {p.dtype for p in half.parameters()} == {torch.bfloat16}
+    ours, theirs = (m.act([tiny_observation()], [0])[0].actions for m in (half, model))
+    assert 0 < np.abs(ours - theirs).max() < 0.05 * np.abs(theirs).max()
+    ours, theirs = (m.imagine(tiny_observation(), 0).scene for m in (half, model))
+    assert np.abs(ours.rgb.astype(float) - theirs.rgb).mean() < 2
+    assert np.median(np.abs(ours.depth_m - theirs.depth_m)) < 0.02
+
+
 def test_an_observation_that_does_not_fit_is_refused(model):
     good = tiny_observation()
     bad = {

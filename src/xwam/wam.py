@@ -26,6 +26,7 @@ from xwam.flow.sampler import guided, noise_like, sample, started
 from xwam.model.autoencoders import SmallAutoencoder, SmallAutoencoderConfig
 from xwam.model.depth_stream import network_of
 from xwam.model.lora import LoraConfig, add_lora, load_lora, merge_lora
+from xwam.model.precision import as_its_weights
 from xwam.model.text import SmallTextEncoder, SmallTextEncoderConfig, TextEncoder
 from xwam.model.tokens import Layout
 from xwam.model.wan import UMT5TextEncoder, WanAutoencoder
@@ -143,6 +144,7 @@ class WorldActionModel(nn.Module):
     # ---- acting and imagining ------------------------------------------------------------------------------
 
     @torch.inference_mode()
+    @as_its_weights
     def act(
         self, observations: Sequence[Observation], seeds: Sequence[int], action_steps: int | None = None
     ) -> list[ActionChunk]:
@@ -157,6 +159,7 @@ class WorldActionModel(nn.Module):
         return [ActionChunk(actions, self.embodiment.action_period_s) for actions in self.actions_of(streams)]
 
     @torch.inference_mode()
+    @as_its_weights
     def imagine(
         self,
         observation: Observation,
@@ -253,7 +256,7 @@ class WorldActionModel(nn.Module):
         config, robot = self.config, self.embodiment
         images = np.stack([self._present(observation).rgb[:, 0] for observation in observations])
         pixels = torch.from_numpy(images).to(self.device).float() / 127.5 - 1
-        latent = self.encode(rearrange(pixels, "b v h w c -> b v c 1 h w"))
+        latent = self.encode(rearrange(pixels, "b v h w c -> b v c 1 h w")).float()
         video = latent.new_zeros(*latent.shape[:2], config.latent_frames, *latent.shape[3:])
         video[:, :, :1] = latent
         depth = self._depth_to_denoise(video)
@@ -276,16 +279,8 @@ class WorldActionModel(nn.Module):
 
     def _present(self, observation: Observation) -> Clip:
         """The observation as a clip of one frame, cropped and resized as the network is used to."""
+        self.embodiment.check_observation(observation)
         names = self.embodiment.camera_names
-        if missing := [name for name in names if name not in observation.images]:
-            raise ValueError(
-                f"no image of camera {missing[0]!r}: the model looks at {names}, got {list(observation.images)}"
-            )
-        if observation.proprio.shape != (self.embodiment.proprio.size,) or not np.isfinite(observation.proprio).all():
-            raise ValueError(
-                f"proprio {observation.proprio} must be {self.embodiment.proprio.size} finite numbers: "
-                f"{[part.name for part in self.embodiment.proprio.parts]}"
-            )
         images = [observation.images[name][None] for name in names]
         known = all(name in observation.intrinsics for name in names)
         matrices = [observation.intrinsics[name][None] for name in names] if known else None
@@ -356,15 +351,18 @@ class WorldActionModel(nn.Module):
         cls,
         folder: Path,
         device: str = "cpu",
-        dtype: torch.dtype = torch.float32,
+        dtype: torch.dtype | None = None,
         references: Mapping[str, Path | str] | None = None,
     ) -> Self:
         """Builds the model that `save` wrote, in any precision; a folder `tokenizer` beside it is UMT5's.
+
+        Without `dtype` it is bfloat16 on a GPU, which multiplies that ten times as fast, and float32 elsewhere.
 
         Of what is not inside, the text encoder, the autoencoder or an adapter's base, `references` says where it is,
         or the environment (XWAM_TEXT_ENCODER, XWAM_AUTOENCODER, XWAM_BASE), or config.json. An adapter is merged.
         Raises ValueError if a file is missing, damaged, or does not fit the others.
         """
+        dtype = dtype or (torch.bfloat16 if torch.device(device).type == "cuda" else torch.float32)
         about, elsewhere, references = described(folder), references_of(folder), references or {}
         config, weights = ModelConfig.parse(about["model"]), read_weights(folder, device)
         if "base" in elsewhere:

@@ -15,6 +15,7 @@ from pydantic import model_validator
 from xwam.core.cameras import check_poses, pose, quaternion_to_matrix
 from xwam.core.config import Frozen
 from xwam.core.depth import DepthCoding
+from xwam.core.types import Observation
 
 Kind = Literal[
     "position",
@@ -244,6 +245,15 @@ class Embodiment(Frozen):
         if f"{ee}_orientation" not in [part.name for part in self.proprio.parts]:
             return pose(np.eye(3), position)
         return pose(quaternion_to_matrix(proprio[..., self.proprio.slice(f"{ee}_orientation")]), position)
+
+    def check_observation(self, observation: Observation) -> None:
+        """Raises unless all of the robot's cameras see, and its state has the entries that it must."""
+        if missing := [name for name in self.camera_names if name not in observation.images]:
+            told = f"the model looks at {self.camera_names}, got {list(observation.images)}"
+            raise ValueError(f"no image of camera {missing[0]!r}: {told}")
+        if observation.proprio.shape != (self.proprio.size,) or not np.isfinite(observation.proprio).all():
+            told = f"{self.proprio.size} finite numbers: {[part.name for part in self.proprio.parts]}"
+            raise ValueError(f"proprio {observation.proprio} must be {told}")
 
     def check_same_robot(self, other: Self) -> None:
         """Raises if a checkpoint made for `other` cannot drive this robot."""

@@ -34,9 +34,9 @@ from xwam.data.texts import StoredText, encode_text_shard, instructions_of, text
 from xwam.data.transforms import ClipTransform
 from xwam.model.autoencoders import SmallAutoencoder, SmallAutoencoderConfig
 from xwam.model.fingerprint import fingerprint
+from xwam.model.precision import Precision, precision_of
 from xwam.model.wan import UMT5TextEncoder, UMT5TextEncoderConfig, WanAutoencoder, WanAutoencoderConfig
 from xwam.saved import CONFIG, WEIGHTS
-from xwam.train.precision import Precision, precision_of
 
 EXPORTED_AUTOENCODER = "autoencoder.safetensors"
 POLL_S = 5.0

@@ -28,6 +28,7 @@ from xwam.data.transforms import ClipTransform
 from xwam.model.autoencoders import SmallAutoencoder, SmallAutoencoderConfig
 from xwam.model.config import TransformerConfig
 from xwam.model.lora import LoraConfig, add_lora
+from xwam.model.precision import precision_of
 from xwam.model.wan import UMT5TextEncoderConfig
 from xwam.saved import ModelConfig
 from xwam.train import checkpoint, parallel
@@ -43,7 +44,6 @@ from xwam.train.encoding import (
     stored_text,
 )
 from xwam.train.export import Exporter
-from xwam.train.precision import precision_of
 from xwam.train.start import begin, check_base, fill_autoencoder, fill_model, with_earlier
 from xwam.train.trainer import TrainConfig, Trainer
 from xwam.train.validation import ModelExamination, ValidationConfig

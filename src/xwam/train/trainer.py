@@ -17,11 +17,11 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from xwam.core.config import Frozen
+from xwam.model.precision import Precision, precision_of
 from xwam.train import checkpoint, parallel
 from xwam.train.ema import Ema
 from xwam.train.loading import loaders_for, prefetched
 from xwam.train.optimizers import OPTIMIZERS
-from xwam.train.precision import Precision, precision_of
 from xwam.train.progress import Show, progress, stop_requests
 from xwam.train.protocols import Background, Batches, Examination, Trainable
 from xwam.train.schedule import learning_rate_at, seeds_at
