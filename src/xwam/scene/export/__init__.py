@@ -1,0 +1,1 @@
+"""4D scenes for other programs, a module a format."""
