@@ -1,14 +1,21 @@
-"""Datasets to look at: as a table, and in 3D."""
+"""Datasets to look at as a table; clips and episodes to look into in 4D."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from xwam.core.types import RGBDClip
+from xwam.core.embodiment import VectorSpec
+from xwam.core.types import RGBDClip, WorldClip
 from xwam.data.episodes import EpisodeStore
+from xwam.data.layout import INFO_PATH
 from xwam.data.statistics import sketch_episodes
+from xwam.scene.export.formats import export_clip
+from xwam.scene.folder import is_clip, read_clip
+from xwam.scene.live import serve
+from xwam.scene.page import PageContent, write_page
 
 
 def show_dataset(dataset: Path) -> None:
@@ -18,22 +25,92 @@ def show_dataset(dataset: Path) -> None:
     console.print(_entries(store))
 
 
-def view_episode(dataset: Path, episode: int, stride: int, port: int) -> None:
-    """Serves an episode in 3D on this machine until interrupted."""
-    from xwam.scene.viewer import serve
+def view(
+    paths: Sequence[Path],
+    episode: int,
+    stride: int,
+    html: Path | None,
+    export: tuple[str, Path] | None,
+    port: int,
+) -> None:
+    """Shows clips and episodes side by side: as a page on disk, or in the browser; or writes one for other programs."""
+    clips = clips_at(paths, episode, stride)
+    if export is not None:
+        if len(clips) > 1:
+            raise ValueError(f"--export takes one clip, and here are {', '.join(clips)}: give the folder of one")
+        format, out = export
+        print(f"Wrote {export_clip(next(iter(clips.values())), format, out)}.")
+    content = PageContent(clips, title=_title(clips))
+    if html is not None:
+        print(f"Open {write_page(html, content)} in a browser.")
+    elif export is None:
+        serve(content, port)
 
+
+def clips_at(paths: Sequence[Path], episode: int, stride: int) -> dict[str, WorldClip]:
+    """Clips by short labels: of folders of a clip, of folders that hold several, of an episode of each dataset.
+
+    Raises ValueError if a path is none of these.
+    """
+    found: dict[Path, WorldClip] = {}
+    for path in paths:
+        if (path / INFO_PATH).exists():
+            found[path] = clip_of_episode(path, episode, stride)
+            continue
+        folders = [path] if is_clip(path) else sorted(folder for folder in path.glob("*") if is_clip(folder))
+        if not folders:
+            raise ValueError(f"{path} is no clip, holds none and is no dataset: give what `xwam imagine` or record wrote")
+        found |= {folder: read_clip(folder) for folder in folders}
+    labels = _labels(list(found))
+    return dict(zip(labels, found.values(), strict=True))
+
+
+def clip_of_episode(dataset: Path, episode: int, stride: int) -> WorldClip:
+    """Every so many rows of a recorded episode, as far as its cameras have depth and calibration.
+
+    Raises ValueError if none has both.
+    """
     store = EpisodeStore(dataset)
-    rows = range(0, store.info(episode).length, stride)
+    info, robot = store.info(episode), store.embodiment()
+    rows = range(0, info.length, stride)
     views = store.read(episode, rows)
-    names = tuple(views.depth_m)
-    if not names or set(names) - set(views.intrinsics):
+    names = tuple(name for name in views.depth_m if name in views.intrinsics)
+    if not names:
         raise ValueError(f"{dataset} has no camera with both depth and calibration: there is nothing to show in 3D")
     stacked = (
         np.stack([field[name] for name in names])
         for field in (views.rgb, views.depth_m, views.intrinsics, views.T_base_cam)
     )
-    scene = RGBDClip(names, *stacked, period_s=stride / store.spec.fps, depth_scale=store.spec.depth_scale)
-    serve({store.info(episode).environment: scene}, port=port)
+    proprio, actions = store.vectors(episode, robot)
+    return WorldClip(
+        RGBDClip(names, *stacked, period_s=stride / store.spec.fps, depth_scale=store.spec.depth_scale),
+        origin="recorded",
+        instruction=info.instructions[0],
+        actions=actions[: rows[-1]],
+        action_period_s=1 / store.spec.fps,
+        action_names=robot.action.column_names if robot else tuple(store.spec.action),
+        action_units=_units(robot.action) if robot else (),
+        proprio=proprio[::stride],
+        proprio_names=robot.proprio.column_names if robot else tuple(store.spec.proprio),
+        proprio_units=_units(robot.proprio) if robot else (),
+        about={"dataset": dataset.name, "episode": episode, "environment": info.environment},
+    )
+
+
+def _units(vector: VectorSpec) -> tuple[str, ...]:
+    return tuple(part.unit for part in vector.parts for _ in range(part.size))
+
+
+def _labels(folders: list[Path]) -> list[str]:
+    """The last names of folders; with their parents' as far as they are needed to tell them apart."""
+    parts = [folder.resolve().parts for folder in folders]
+    count = next(n for n in range(1, max(map(len, parts)) + 1) if len({part[-n:] for part in parts}) == len(parts))
+    return ["/".join(part[-count:]) for part in parts]
+
+
+def _title(clips: dict[str, WorldClip]) -> str:
+    tasks = dict.fromkeys(str(clip.about.get("task") or clip.about.get("environment") or "") for clip in clips.values())
+    return next(iter(tasks)) if len(tasks) == 1 else ", ".join(clips)
 
 
 def _environments(store: EpisodeStore) -> Table:

@@ -71,18 +71,32 @@ def imagine(
 
 
 @app.command
-def view(dataset: Positional[Path] = DATASET, episode: int = 0, stride: int = 4, port: int = 8080) -> None:
-    """Show an episode of a dataset in 3D, in the browser, on this machine only.
+def view(
+    paths: Positional[tuple[Path, ...]] = (DATASET,),
+    episode: int = 0,
+    stride: int = 4,
+    html: Path | None = None,
+    export: tuple[str, Path] | None = None,
+    port: int = 8080,
+) -> None:
+    """Look into clips in 4D, in the browser: what was imagined beside what is true, models or seeds side by side.
+
+    `xwam view out/imagine` shows all clips in a folder, `xwam view A B C` these three, on one clock and from one eye;
+    `xwam view DATASET --episode 3` an episode. `--html page.html` writes a page that opens from disk and needs no
+    network; without it, the page is served to this machine until you press Ctrl-C.
 
     Args:
-        dataset: Folder of the dataset.
-        episode: Which episode.
-        stride: Show every so many rows.
-        port: Port of the page on 127.0.0.1.
+        paths: Folders of clips, folders that hold several, or datasets.
+        episode: Which episode of a dataset.
+        stride: Show every so many rows of it.
+        html: Write the page to this file.
+        export: Write one clip for other programs, as FORMAT OUT: ply (a folder, a file a frame), glb, usd (as .usda),
+            blender (a folder with a script to open it) or rrd.
+        port: Port of the page on 127.0.0.1, 0 for any.
     """
-    from xwam.show import view_episode
+    from xwam.show import view
 
-    view_episode(dataset, episode, stride, port)
+    view(paths, episode, stride, html, export, port)
 
 
 @app.command

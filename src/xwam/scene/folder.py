@@ -182,9 +182,14 @@ def _about(clip: WorldClip, depth: _Depth | None) -> _About:
 # ---- reading -----------------------------------------------------------------------------------------------------
 
 
+def is_clip(folder: Path) -> bool:
+    """Whether there is a clip at all; only `read_clip` tells whether it is whole."""
+    return (folder / ABOUT).is_file()
+
+
 def read_clip(folder: Path) -> WorldClip:
     """The clip that `write_clip` wrote. Raises a ValueError that names the file, the value and the mend."""
-    if not (folder / ABOUT).is_file():
+    if not is_clip(folder):
         raise ValueError(f"{folder} holds no {ABOUT}: give a folder that `xwam imagine` wrote")
     content = read_json(folder / ABOUT)
     if content.get("version") != VERSION:

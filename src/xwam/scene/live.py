@@ -4,8 +4,6 @@ It is the very page that `page.write_page` writes, but for its blobs, which are 
 """
 
 import re
-import webbrowser
-from collections.abc import Callable
 from functools import cached_property
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -70,17 +68,13 @@ class _Handler(BaseHTTPRequestHandler):
         """Says nothing: a line a frame would drown what matters."""
 
 
-def serve(content: PageContent, port: int = 8080, show: Callable[[str], object] = webbrowser.open) -> None:
-    """Serves the page until interrupted, and shows its address to `show`: the browser, if there is one.
-
-    Raises ValueError if the port is taken.
-    """
+def serve(content: PageContent, port: int) -> None:
+    """Serves the page until interrupted; raises ValueError if the port is taken."""
     try:
         server = LiveServer(content, port)
     except OSError as error:
         raise ValueError(f"port {port} of {HOST} cannot be had ({error.strerror}): give another, or 0 for any") from error
-    print(f"Showing {', '.join(content.clips)} at {server.url} until you press Ctrl-C.")
-    show(server.url)
+    print(f"Open {server.url} in a browser of this machine; Ctrl-C ends it.")
     try:
         server.serve_forever()
     except KeyboardInterrupt:

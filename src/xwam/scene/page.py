@@ -19,6 +19,7 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Float
 
+from xwam.core.files import write_atomically
 from xwam.core.pictures import depth_range, jpeg, viridis
 from xwam.core.types import RGBDClip, WorldClip
 from xwam.scene.cloud import on_surface
@@ -74,8 +75,8 @@ def write_page(path: Path, content: PageContent) -> Path:
     for name, blob in _blobs(content.scenes):
         text = base64.b64encode(blob).decode("ascii")
         elements.append(f'<script type="application/octet-stream" id="{name}">{text}</script>')
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(page(content, "\n".join(elements), live=False), encoding="utf-8")
+    html = page(content, "\n".join(elements), live=False)
+    write_atomically(path, lambda file: file.write_text(html, encoding="utf-8"))
     return path
 
 
@@ -121,9 +122,11 @@ def nearest(scene: RGBDClip) -> float:
 
 def describe(content: PageContent) -> dict:
     """All that the page knows but for pictures and depth, fit for JSON."""
-    first = content.scenes[0]
+    clips = content.clips.values()
+    # What is true tells best what there is to see.
+    first = next((clip for clip in clips if clip.origin != "imagined"), next(iter(clips))).scene
     bounds_m = workspace(first) if content.bounds_m is None else content.bounds_m
-    instructions = dict.fromkeys(clip.instruction for clip in content.clips.values() if clip.instruction)
+    instructions = dict.fromkeys(clip.instruction for clip in clips if clip.instruction)
     colours = _colours(content)
     return {
         "instruction": next(iter(instructions)) if len(instructions) == 1 else "",

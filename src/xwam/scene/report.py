@@ -15,10 +15,10 @@ from jaxtyping import Float, UInt8
 
 from xwam.core.pictures import data_uri, depth_colours, depth_range, jpeg, viridis
 from xwam.core.success import SuccessRate, pooled
-from xwam.core.types import RGBDClip
-from xwam.scene import viewer
+from xwam.core.types import RGBDClip, WorldClip
 from xwam.scene.estimates import Estimate
 from xwam.scene.measures import MEASURES, Measure
+from xwam.scene.page import PageContent, write_page
 from xwam.scene.score import REGIONS
 
 
@@ -54,6 +54,19 @@ class ReportDream:
         if len(self.action_units) != len(self.action_names):
             raise ValueError(f"{len(self.action_units)} units for {len(self.action_names)} actions {self.action_names}")
 
+    def page(self) -> PageContent:
+        """Both, to look into."""
+        driven = {
+            "instruction": self.instruction,
+            "action_period_s": self.action_period_s,
+            "action_names": self.action_names,
+            "action_units": self.action_units,
+            "about": {"task": self.task},
+        }
+        true = WorldClip(self.true, "simulated", actions=self.executed_actions, **driven)
+        imagined = WorldClip(self.predicted, "imagined", actions=self.predicted_actions, **driven)
+        return PageContent({"true": true, "imagined": imagined}, self.task, self.bounds_m)
+
 
 @dataclass(frozen=True)
 class Report:
@@ -83,8 +96,7 @@ def write_report(path: Path, report: Report) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     scenes = []
     for number, dream in enumerate(report.dreams, start=1):
-        clips = {"real": dream.true, "imagined": dream.predicted}
-        scenes.append(viewer.write_page(path.parent / f"scene-{number}.html", clips, dream.bounds_m).name)
+        scenes.append(write_page(path.parent / f"scene-{number}.html", dream.page()).name)
     sections = [_tiles(report)]
     if report.success:
         sections.append(_success(report.success))
@@ -191,8 +203,8 @@ def _dream(dream: ReportDream, scene: str) -> str:
 <div class="views">{views}</div>
 <h3>Actions <span class="legend">{_key("executed")}{_key("predicted")}</span></h3>
 <div class="plots">{plots}</div>
-<h3>4D scene <span class="legend">drag to turn, scroll to come closer, <a href="{scene}">open alone</a></span></h3>
-<iframe src="{scene}" loading="lazy" title="4D scene: {escape(dream.task)}"></iframe></article>"""
+<h3>4D scene <span class="legend">drag to turn, scroll to come closer, <a href="{scene}">open alone</a> with all its controls</span></h3>
+<iframe src="{scene}#stage" loading="lazy" title="4D scene: {escape(dream.task)}"></iframe></article>"""
 
 
 def _view(dream: ReportDream, view: int) -> str:

@@ -1,7 +1,6 @@
 """What every format is made of: a clip's cloud at each frame, and what is known of it in words."""
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float, UInt8
@@ -43,10 +42,3 @@ def linear(colors: UInt8[np.ndarray, "N 3"]) -> Float[np.ndarray, "N 3"]:
     table = np.where(table <= 0.04045, table / 12.92, ((table + 0.055) / 1.055) ** 2.4)
     return table[colors]
 
-
-def empty_folder(out: Path) -> Path:
-    """A folder for a sequence of files; raises ValueError if there is something in it, which would mix with them."""
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise ValueError(f"{out} exists and is not empty: give another name, or remove it first")
-    out.mkdir(parents=True, exist_ok=True)
-    return out

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from xwam.core.files import write_atomically
 from xwam.core.types import WorldClip
 from xwam.scene.cloud import PointCloud
 from xwam.scene.export.clouds import clouds, facts, frames, linear
@@ -66,8 +67,7 @@ def write_glb(clip: WorldClip, out: Path) -> Path:
         "bufferViews": buffer.views,
         "buffers": [{"byteLength": len(buffer.data)}],
     }
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_bytes(_container(document, bytes(buffer.data)))
+    write_atomically(out, lambda file: file.write_bytes(_container(document, bytes(buffer.data))))
     return out
 
 

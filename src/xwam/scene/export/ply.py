@@ -5,30 +5,37 @@ from pathlib import Path
 
 import numpy as np
 
+from xwam.core.files import write_folder_atomically
 from xwam.core.types import WorldClip
 from xwam.scene.cloud import PointCloud
-from xwam.scene.export.clouds import clouds, empty_folder, facts
+from xwam.scene.export.clouds import clouds, facts
 
 SEQUENCE = "sequence.json"
 
 
 def write_ply_sequence(clip: WorldClip, out: Path) -> Path:
-    """Writes out/frame_0000.ply and so on, and `sequence.json` beside them."""
-    empty_folder(out)
+    """Writes out/frame_0000.ply and so on, and `sequence.json` beside them; replaces an earlier sequence.
+
+    Raises ValueError if `out` holds other things.
+    """
+    write_folder_atomically(out, SEQUENCE, lambda folder: fill_ply_sequence(clip, folder))
+    return out
+
+
+def fill_ply_sequence(clip: WorldClip, folder: Path) -> None:
+    """The files of a sequence, into a folder that is there."""
     files = []
     for frame, cloud in enumerate(clouds(clip)):
         files.append(f"frame_{frame:04d}.ply")
         time = {"frame": str(frame), "time": f"{frame * clip.scene.period_s:.4f} s"}
-        write_ply(out / files[-1], cloud, facts(clip) | time)
+        write_ply(folder / files[-1], cloud, facts(clip) | time)
     scene = clip.scene
     cameras = [
         {"name": name, "intrinsics": scene.intrinsics[view].tolist(), "T_base_cam": scene.T_base_cam[view].tolist()}
         for view, name in enumerate(scene.cameras)
     ]
-    height, width = scene.rgb.shape[2:4]
-    about = {"facts": facts(clip), "period_s": scene.period_s, "image_size": [height, width], "files": files}
-    (out / SEQUENCE).write_text(json.dumps(about | {"cameras": cameras}, indent=1), encoding="utf-8")
-    return out
+    about = {"facts": facts(clip), "period_s": scene.period_s, "image_size": list(scene.rgb.shape[2:4]), "files": files}
+    (folder / SEQUENCE).write_text(json.dumps(about | {"cameras": cameras}, indent=1), encoding="utf-8")
 
 
 def write_ply(path: Path, cloud: PointCloud, told: dict[str, str]) -> None:

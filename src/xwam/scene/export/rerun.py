@@ -7,6 +7,7 @@ from types import ModuleType
 import numpy as np
 from jaxtyping import Float
 
+from xwam.core.files import write_atomically
 from xwam.core.types import WorldClip
 from xwam.scene.export.clouds import clouds, facts
 
@@ -17,9 +18,13 @@ def write_rerun(clip: WorldClip, out: Path) -> Path:
         rr = import_module("rerun")
     except ImportError as error:
         raise ImportError("rerun is not installed: pip install 'xwam[rerun]'; it takes 500 MB") from error
-    out.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(out, lambda path: _write(rr, clip, path))
+    return out
+
+
+def _write(rr: ModuleType, clip: WorldClip, path: Path) -> None:
     recording = rr.RecordingStream("xwam")
-    recording.save(out)
+    recording.save(path)
     told = "\n".join(f"- {name}: {text}" for name, text in facts(clip).items())
     recording.log("about", rr.TextDocument(told, media_type="text/markdown"), static=True)
     recording.log("base", rr.ViewCoordinates.RIGHT_HAND_Z_UP, static=True)
@@ -31,8 +36,7 @@ def write_rerun(clip: WorldClip, out: Path) -> Path:
     _curves(rr, recording, "states", clip.proprio, clip.scene.period_s, clip.proprio_names)
     if clip.action_period_s is not None:
         _curves(rr, recording, "actions", clip.actions, clip.action_period_s, clip.action_names)
-    recording.flush()
-    return out
+    recording.disconnect()
 
 
 def _camera(rr: ModuleType, recording: object, clip: WorldClip, view: int, frame: int) -> None:

@@ -8,6 +8,7 @@ from typing import TextIO
 import numpy as np
 from jaxtyping import Float
 
+from xwam.core.files import write_atomically
 from xwam.core.types import WorldClip
 from xwam.scene.export.clouds import clouds, facts, frames, linear, unit
 
@@ -21,8 +22,12 @@ def write_usd(clip: WorldClip, out: Path) -> Path:
     """Writes one .usda file; a time code is a frame."""
     if out.suffix != ".usda":
         raise ValueError(f"{out} is written as text: give it a name that ends in .usda")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with out.open("w", encoding="utf-8") as file:
+    write_atomically(out, lambda path: _write(path, clip))
+    return out
+
+
+def _write(path: Path, clip: WorldClip) -> None:
+    with path.open("w", encoding="utf-8") as file:
         file.write(_header(clip))
         file.write('def Xform "World"\n{\n    def Points "cloud"\n    {\n')
         file.write(f'        float[] widths = [{_width(clip):.5f}] (interpolation = "constant")\n')
@@ -33,7 +38,6 @@ def write_usd(clip: WorldClip, out: Path) -> Path:
         for view in range(len(clip.scene.cameras)):
             file.write(_camera(clip, view))
         file.write("}\n")
-    return out
 
 
 def _header(clip: WorldClip) -> str:

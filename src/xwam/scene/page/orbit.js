@@ -39,16 +39,15 @@ class Orbit {
   // In the middle, and as near as all anchors still fit.
   reset(atOnce = false) {
     const { forward, right, up } = this.axes(this.start), high = Math.tan(FIELD_OF_VIEW / 2), wide = high * this.aspect;
-    let { target } = this.start, distance = 0.1;
-    for (let round = 0; round < 4; round++) {
+    let { target } = this.start, distance = 2 * Math.max(...this.anchors.map((anchor) => Math.hypot(...add(anchor, target, -1))));
+    for (let round = 0; round < 6; round++) {
       const seen = this.anchors.map((anchor) => {
-        const arm = add(anchor, target, -1), away = distance + dot(arm, forward);
-        return [dot(arm, right), dot(arm, up), away];
+        const arm = add(anchor, target, -1);
+        return { x: dot(arm, right), y: dot(arm, up), nearer: -dot(arm, forward) };
       });
-      const reach = seen.map(([x, y, away]) => Math.max(Math.abs(x) / wide, Math.abs(y) / high) - (away - distance));
-      distance = Math.max(0.1, ...reach);
-      const middle = [0, 1].map((k) => { const at = seen.map((s) => s[k]); return (Math.min(...at) + Math.max(...at)) / 2; });
+      const middle = ["x", "y"].map((k) => { const at = seen.map((s) => s[k] / (distance - s.nearer)); return ((Math.min(...at) + Math.max(...at)) / 2) * distance; });
       target = add(add(target, right, middle[0]), up, middle[1]);
+      distance = Math.max(...seen.map((s) => s.nearer + Math.max(Math.abs(s.x - middle[0]) / wide, Math.abs(s.y - middle[1]) / high)));
     }
     this.goal = { ...this.start, target, distance: distance * MARGIN };
     this.touched = false;

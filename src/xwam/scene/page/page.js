@@ -154,7 +154,7 @@ function buildPanel() {
 function buildClock() {
   slider.max = ticks;
   const first = SPEEDS.filter((s) => (ticks * period) / s >= SHORTEST_S).pop() ?? SPEEDS[0];
-  speed.append(...SPEEDS.map((s) => element("option", { value: s, selected: s === Math.min(first, 1) }, s === 1 ? "real time" : `${s} × speed`)));
+  speed.append(...SPEEDS.map((s) => element("option", { value: s, selected: s === Math.min(first, 1) }, s === 1 ? "1×, real time" : `${s}×`)));
   const place = (clip, frame) => `left: ${(100 * frame * clip.period) / Math.max(ticks * period, 1e-9)}%; --clip: ${clip.colour}`;
   for (const clip of scene.clips) find("marks").append(...clip.seams.map((seam) => element("i", { style: place(clip, seam), title: `${clip.label}: a new chunk begins at frame ${seam}` })));
   slider.addEventListener("input", () => { play(false); go(Number(slider.value)); });
@@ -170,6 +170,7 @@ function buildClock() {
   });
 }
 
+if (matchMedia("(pointer: coarse)").matches) find("hint").textContent = "drag to turn · two fingers to move and zoom · double-tap to centre";
 find("instruction").textContent = `“${scene.instruction}”`;
 find("instruction").hidden = !scene.instruction;
 document.body.classList.toggle("alone", location.hash === "#stage"); // inside another page: the scene and the clock

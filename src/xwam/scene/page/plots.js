@@ -1,6 +1,6 @@
 // Actions and states over time, a plot an entry, with a line at the present; a click goes to that time.
 
-const PLOT = { left: 42, right: 296, top: 8, bottom: 84, height: 102 };
+const PLOT = { left: 52, right: 296, top: 8, bottom: 84, height: 102 };
 
 function drawn(tag, attributes, ...children) {
   const node = document.createElementNS("http://www.w3.org/2000/svg", tag);

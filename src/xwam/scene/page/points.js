@@ -32,7 +32,7 @@ void main() {
   // As large as to its neighbours, so that a surface seen aslant is closed as well; but what flies stays small.
   float own = seen.z / pinhole.x;
   float gap = max(distance(seen, lift(min(pixel + ivec2(1, 0), size - 1))), distance(seen, lift(min(pixel + ivec2(0, 1), size - 1))));
-  gl_PointSize = clamp(splat * clamp(gap, own, 4.0 * own) / gl_Position.w, 1.0, 80.0);
+  gl_PointSize = clamp(splat * clamp(gap, own, 3.0 * own) / gl_Position.w, 1.0, 80.0);
   colour = texelFetch(colours, pixel, 0).rgb;
   vec4 over = tint;
   if (byLayer) over = vec4(layer == 1u ? vec3(0.95, 0.45, 0.15) : layer == 2u ? vec3(0.1, 0.7, 0.5) : vec3(0.5, 0.55, 0.65), 0.6);

@@ -21,6 +21,7 @@ class Stage {
     this.orbit = new Orbit(this.canvas, scene.anchors, scene.forward, () => this.redraw());
     this.canvas.addEventListener("webglcontextlost", (event) => event.preventDefault());
     this.canvas.addEventListener("webglcontextrestored", () => this.start());
+    for (const done of ["pointerdown", "wheel"]) this.canvas.addEventListener(done, () => section.querySelector("#hint").classList.add("known"), { passive: true });
     this.canvas.addEventListener("dblclick", (event) => this.centre(event));
     this.canvas.addEventListener("keydown", (event) => this.key(event));
     new ResizeObserver(() => this.redraw()).observe(this.canvas);
@@ -123,7 +124,7 @@ class Stage {
     const used = new Set();
     for (const [number, panel] of this.panels.entries()) {
       this.place(used, `panel-${number}-${panel.clips.map((clip) => clip.index)}`, panel.left + 10, panel.top + 10, () => element("div", { class: "what" }, ...panel.clips.map((clip) => this.badge(clip))));
-      if (this.look.cameras) for (const clip of panel.clips) this.name(used, number, panel, clip);
+      if (this.look.cameras) this.name(used, number, panel, panel.clips[0]);
       const base = project(panel, [0, 0, 0]), relative = panel.clips.some((clip) => clip.scale === "relative");
       if (base) this.place(used, `base-${number}-${relative}`, base[0], base[1], () => element("span", { class: "camera" }, relative ? "base" : "base, axes 10 cm"));
     }
