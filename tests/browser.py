@@ -23,7 +23,7 @@ SWITCHES = (
     # WebGL by the CPU
     *("--use-angle=swiftshader", "--enable-unsafe-swiftshader"),
 )
-PATIENCE_S = 30
+PATIENCE_S = 60
 
 
 class Browser:
@@ -80,9 +80,11 @@ class Browser:
 
     def picture(self, element: str) -> np.ndarray:
         """What is seen of an element, (H, W, 3) uint8, when all is drawn."""
+        self.run(f"document.querySelector({element!r}).scrollIntoView({{ block: 'center' }})")
         self.run("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
-        box = self.run(f"JSON.parse(JSON.stringify(document.querySelector({element!r}).getBoundingClientRect()))")
-        clip = {key: box[key] for key in ("x", "y", "width", "height")} | {"scale": 1}
+        box = self.run(f"document.querySelector({element!r}).getBoundingClientRect().toJSON()")
+        top = box["y"] + self.run("scrollY")
+        clip = {"x": box["x"], "y": top, "width": box["width"], "height": box["height"], "scale": 1}
         png = base64.b64decode(self.call("Page.captureScreenshot", format="png", clip=clip)["data"])
         with av.open(io.BytesIO(png), format="png_pipe") as container:
             return next(container.decode(video=0)).to_ndarray(format="rgb24")
