@@ -9,6 +9,7 @@ import pytest
 import raycast
 from browser import Browser, browser
 from world_clips import world_clip
+from xwam.core.pictures import depth_colours, depth_range
 from xwam.core.types import OBJECT, ROBOT, WorldClip
 from xwam.scene.live import LiveServer
 from xwam.scene.page import PageContent, Score, nearest, write_page
@@ -48,6 +49,7 @@ def chromium():
 def opened(chromium: Browser, content: PageContent, tmp_path_factory) -> Browser:
     path = write_page(tmp_path_factory.mktemp("page") / "page.html", content)
     chromium.open(f"{path.as_uri()}#still", 920, 520)
+    chromium.run("find('hint').classList.add('known')")  # which else fades at some moment
     return chromium
 
 
@@ -69,7 +71,18 @@ def test_the_canvas_shows_the_scene(opened):
     left, right = picture[:, : picture.shape[1] // 2], picture[:, picture.shape[1] // 2 :]
     ball = [((half[..., 0] > 2 * half[..., 2]) & (half[..., 0] > 60)).sum() for half in (left, right)]
     assert min(ball) > 100
-    assert colourful(opened.picture("#strips canvas")) > 0.1
+
+
+def test_strips_show_what_the_cameras_see(opened, content):
+    go(opened, 2)
+    true = content.scenes[1]
+    pixels = f"getImageData(0, 0, {SIZE}, {SIZE}).data"
+    seen = {
+        kind: np.array(opened.run(f"[...strips.cards.get('1-0').{kind}.{pixels}]")).reshape(SIZE, SIZE, 4)[..., :3]
+        for kind in ("rgb", "depth")
+    }
+    assert np.abs(seen["rgb"] - true.rgb[0, 2]).mean() < 4
+    assert np.abs(seen["depth"] - depth_colours(true.depth_m[0, 2], *depth_range(true.depth_m[0]))).max() <= 4
 
 
 def test_the_slider_moves_time(opened):
@@ -123,7 +136,7 @@ def test_a_double_click_brings_a_point_to_the_middle(opened):
         "(() => { const p = stage.panels[1], at = project(p, [-0.25, 0.2, 0.2]), box = stage.canvas.getBoundingClientRect();"
         "stage.centre({ clientX: box.left + at[0], clientY: box.top + at[1] }); })()"
     )
-    assert np.allclose(opened.run("[...stage.orbit.goal.target]"), (-0.25, 0.2, 0.2), atol=0.04)
+    assert np.allclose(opened.run("[...stage.orbit.goal.target]"), (-0.25, 0.2, 0.2), atol=0.08)
     opened.run("stage.orbit.reset(true)")
 
 

@@ -16,7 +16,7 @@ from xwam.core.types import WorldClip
 from xwam.scene.cloud import PointCloud
 from xwam.scene.export.clouds import clouds, facts, frames, linear
 
-FLOAT, UNSIGNED_SHORT, POINTS, ARRAY_BUFFER = 5126, 5123, 0, 34962
+FLOAT, POINTS, ARRAY_BUFFER = 5126, 0, 34962
 Z_UP_TO_Y_UP = [-(0.5**0.5), 0.0, 0.0, 0.5**0.5]
 """Quaternion xyzw: glTF's y is up, the base frame's z."""
 
@@ -30,11 +30,10 @@ class _Buffer:
     accessors: list[dict[str, Any]] = field(default_factory=list)
 
     def add(self, values: np.ndarray, kind: str, vertices: bool = False, **more: object) -> int:
-        """Appends an array of float32 or (normalised) uint16; returns the number of its accessor."""
-        component = FLOAT if values.dtype == np.float32 else UNSIGNED_SHORT
+        """Appends float32 numbers; returns the number of their accessor."""
         view = {"buffer": 0, "byteOffset": len(self.data), "byteLength": values.nbytes}
         self.views.append(view | ({"target": ARRAY_BUFFER} if vertices else {}))
-        accessor = {"bufferView": len(self.views) - 1, "componentType": component, "count": len(values), "type": kind}
+        accessor = {"bufferView": len(self.views) - 1, "componentType": FLOAT, "count": len(values), "type": kind}
         self.accessors.append(accessor | more)
         self.data += values.tobytes()
         return len(self.accessors) - 1
@@ -74,9 +73,8 @@ def write_glb(clip: WorldClip, out: Path) -> Path:
 def _points(buffer: _Buffer, cloud: PointCloud) -> dict[str, Any]:
     low, high = cloud.points_m.min(axis=0).tolist(), cloud.points_m.max(axis=0).tolist()
     places = buffer.add(cloud.points_m.astype("<f4"), "VEC3", vertices=True, min=low, max=high)
-    opaque = np.concatenate([linear(cloud.colors), np.ones((len(cloud), 1))], axis=1)
-    colours = np.rint(65535 * opaque).astype("<u2")
-    attributes = {"POSITION": places, "COLOR_0": buffer.add(colours, "VEC4", vertices=True, normalized=True)}
+    colours = buffer.add(linear(cloud.colors).astype("<f4"), "VEC3", vertices=True)
+    attributes = {"POSITION": places, "COLOR_0": colours}
     return {"attributes": attributes, "mode": POINTS, "material": 0}
 
 

@@ -41,12 +41,12 @@ def _write(rr: ModuleType, clip: WorldClip, path: Path) -> None:
 
 def _camera(rr: ModuleType, recording: object, clip: WorldClip, view: int, frame: int) -> None:
     """A camera where it stands, with its picture and its depth."""
-    scene, place = clip.scene, f"base/{clip.scene.cameras[view]}"
+    scene, place = clip.scene, ["base", clip.scene.cameras[view]]
     T_base_cam, (height, width) = scene.T_base_cam[view, frame], scene.rgb.shape[2:4]
     recording.log(place, rr.Transform3D(translation=T_base_cam[:3, 3], mat3x3=T_base_cam[:3, :3]))
     lens = rr.Pinhole(image_from_camera=scene.intrinsics[view, frame], width=width, height=height)
     recording.log(place, lens, rr.Image(scene.rgb[view, frame]).compress(jpeg_quality=90))
-    recording.log(f"{place}/depth", lens, rr.DepthImage(scene.depth_m[view, frame].astype(np.float32), meter=1.0))
+    recording.log([*place, "depth"], lens, rr.DepthImage(scene.depth_m[view, frame].astype(np.float32), meter=1.0))
 
 
 def _curves(
@@ -62,4 +62,4 @@ def _curves(
     for row, entries in enumerate(values):
         recording.set_time("time", duration=row * period_s)
         for entry, value in enumerate(entries):
-            recording.log(f"{kind}/{names[entry] if names else entry}", rr.Scalars(float(value)))
+            recording.log([kind, names[entry] if names else str(entry)], rr.Scalars(float(value)))
