@@ -101,7 +101,9 @@ def browser() -> Iterator[Browser]:
         try:
             address = next(line for line in process.stderr if "DevTools listening" in line).split("//")[1].split("/")[0]
             tabs = json.load(urllib.request.urlopen(f"http://{address}/json", timeout=PATIENCE_S))
-            with connect(next(tab["webSocketDebuggerUrl"] for tab in tabs if tab["type"] == "page"), max_size=None) as s:
+            with connect(
+                next(tab["webSocketDebuggerUrl"] for tab in tabs if tab["type"] == "page"), max_size=None
+            ) as s:
                 yield Browser(s)
         finally:
             process.kill()

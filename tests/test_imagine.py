@@ -77,7 +77,7 @@ def test_from_a_recorded_episode_with_the_actions_that_were_taken(home, tmp_path
         assert clip.about["wrist_position_error_mm"] > 0 and clip.about["actions"] == "given"
     assert (clips[0].scene.rgb != clips[1].scene.rgb).any()
     page = (out / "index.html").read_text()
-    assert "dream 7" in page and "dream 8" in page and "metric depth" in page
+    assert all(f'"label":"{name}"' in page for name in ("seed 7", "seed 8", "true")) and '"scale":"metric"' in page
     # what an earlier call left does not stay beside the truth of another moment
     imagine(home / "model", *where, "--seed", 8, "--out", out)
     assert {path.name for path in out.iterdir() if path.is_dir()} == {"seed-8", "true"}

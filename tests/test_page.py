@@ -91,7 +91,7 @@ def test_what_a_page_says_of_its_clips():
 
 
 def test_no_text_can_leave_its_place(tmp_path):
-    names = dict(action_names=(HOSTILE, "b", "c"), action_units=(HOSTILE, "m", "m"), about={HOSTILE: HOSTILE})
+    names = {"action_names": (HOSTILE, "b", "c"), "action_units": (HOSTILE, "m", "m"), "about": {HOSTILE: HOSTILE}}
     clip = imagined(instruction=HOSTILE, cameras=(HOSTILE, "b"), **names)
     scores = (Score(HOSTILE, (1.0,), HOSTILE),)
     html = write_page(tmp_path / "page.html", PageContent({HOSTILE: clip}, title=HOSTILE, scores=scores)).read_text()

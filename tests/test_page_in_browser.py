@@ -133,7 +133,7 @@ def test_a_double_click_brings_a_point_to_the_middle(opened):
     go(opened, 0)
     opened.picture("#stage")
     opened.run(
-        "(() => { const p = stage.panels[1], at = project(p, [-0.25, 0.2, 0.2]), box = stage.canvas.getBoundingClientRect();"
+        "(() => { const box = stage.canvas.getBoundingClientRect(), at = project(stage.panels[1], [-0.25, 0.2, 0.2]);"
         "stage.centre({ clientX: box.left + at[0], clientY: box.top + at[1] }); })()"
     )
     assert np.allclose(opened.run("[...stage.orbit.goal.target]"), (-0.25, 0.2, 0.2), atol=0.08)

@@ -59,7 +59,9 @@ def clips_at(paths: Sequence[Path], episode: int, stride: int) -> dict[str, Worl
             continue
         folders = [path] if is_clip(path) else sorted(folder for folder in path.glob("*") if is_clip(folder))
         if not folders:
-            raise ValueError(f"{path} is no clip, holds none and is no dataset: give what `xwam imagine` or record wrote")
+            raise ValueError(
+                f"{path} is no clip, holds none and is no dataset: give what `xwam imagine` or record wrote"
+            )
         found |= {folder: read_clip(folder) for folder in folders}
     labels = _labels(list(found))
     return dict(zip(labels, found.values(), strict=True))

@@ -15,18 +15,10 @@ from xwam.data.processes import progress_bar
 from xwam.imagine.files import from_files, read_actions
 from xwam.imagine.future import imagine_future
 from xwam.imagine.present import Present, recorded, simulated
-from xwam.scene.baselines import repeat_last_frame
-from xwam.scene.estimates import summarise
 from xwam.scene.folder import ABOUT, write_clip
+from xwam.scene.page import PageContent, write_page
 from xwam.scene.pose_error import wrist_pose_errors
-from xwam.scene.report import Report, ReportDream, write_report
-from xwam.scene.score import evaluate
 from xwam.wam import WorldActionModel
-
-EXPLANATION = (
-    "From one moment of every camera, the robot's state and an instruction, the model imagines what comes next, in "
-    "colour and depth, beside what then really happened."
-)
 
 
 @dataclass(frozen=True)
@@ -174,32 +166,8 @@ def _scale(clip: WorldClip) -> str:
 
 
 def _page(path: Path, present: Present, dreams: Sequence[WorldClip]) -> Path:
-    """The page of the demo where the truth is known, else the clips alone."""
-    from xwam.scene.viewer import write_page
-
-    if present.truth is None or not present.truth.scene.depth_m.any() or dreams[0].actions is None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        return write_page(path, {f"seed {clip.about['seed']}": clip.scene for clip in dreams})
-    frames = present.truth.scene.rgb.shape[1]
-    truth = present.truth
-    cut = [clip.until(frames) for clip in dreams]
-    shown = [_shown(present, clip) for clip in cut]
-    numbers = ({}, {})
-    if truth.scene.depth_scale == "metric" and cut[0].scene.depth_scale != "relative":
-        dummy = evaluate(repeat_last_frame(truth.scene), truth.scene)
-        numbers = summarise([evaluate(clip.scene, truth.scene) for clip in cut]), summarise([dummy] * len(cut))
-    return write_report(path, Report(f"xwam: {present.name}", EXPLANATION, [], [], shown, *numbers))
-
-
-def _shown(present: Present, clip: WorldClip) -> ReportDream:
-    return ReportDream(
-        task=f"{present.name}, dream {clip.about['seed']}, {clip.scene.depth_scale} depth",
-        instruction=clip.instruction,
-        true=present.truth.scene,
-        predicted=clip.scene,
-        predicted_actions=clip.actions,
-        executed_actions=present.truth.actions,
-        action_names=clip.action_names,
-        action_units=clip.action_units,
-        action_period_s=clip.action_period_s,
-    )
+    """All futures, and what happened if its depth is known, to look into."""
+    clips = {f"seed {clip.about['seed']}": clip for clip in dreams}
+    if present.truth is not None and present.truth.scene.depth_m.any():
+        clips["true"] = present.truth
+    return write_page(path, PageContent(clips, title=present.name))

@@ -51,7 +51,9 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_error(HTTPStatus.FORBIDDEN, "this page is for the browser of its own machine")
         elif self.path == "/":
             self._answer("text/html; charset=utf-8", self.server.html)
-        elif (named := BLOB.fullmatch(self.path)) and (blob := self.server.blob(named[1], *map(int, named.groups()[1:]))):
+        elif (named := BLOB.fullmatch(self.path)) and (
+            blob := self.server.blob(named[1], *map(int, named.groups()[1:]))
+        ):
             self._answer("application/octet-stream", blob)
         else:
             self.send_error(HTTPStatus.NOT_FOUND)
@@ -73,7 +75,9 @@ def serve(content: PageContent, port: int) -> None:
     try:
         server = LiveServer(content, port)
     except OSError as error:
-        raise ValueError(f"port {port} of {HOST} cannot be had ({error.strerror}): give another, or 0 for any") from error
+        raise ValueError(
+            f"port {port} of {HOST} cannot be had ({error.strerror}): give another, or 0 for any"
+        ) from error
     print(f"Open {server.url} in a browser of this machine; Ctrl-C ends it.")
     try:
         server.serve_forever()

@@ -1,6 +1,6 @@
 """What a page holds of every frame: its picture as a JPEG, its depth and what is known of each pixel, packed small.
 
-depth in metres --> 16-bit logarithmic codes --> differences along rows and columns --> two planes of bytes, flags --> zlib
+depth in metres --> 16-bit logarithmic codes --> differences along rows and columns --> planes of bytes, flags --> zlib
 
 The page's data.js undoes it; `unpack` here is its plain twin.
 """

@@ -203,7 +203,8 @@ def _dream(dream: ReportDream, scene: str) -> str:
 <div class="views">{views}</div>
 <h3>Actions <span class="legend">{_key("executed")}{_key("predicted")}</span></h3>
 <div class="plots">{plots}</div>
-<h3>4D scene <span class="legend">drag to turn, scroll to come closer, <a href="{scene}">open alone</a> with all its controls</span></h3>
+<h3>4D scene <span class="legend">drag to turn, click and scroll to come closer, <a href="{scene}">open alone</a> with
+all controls</span></h3>
 <iframe src="{scene}#stage" loading="lazy" title="4D scene: {escape(dream.task)}"></iframe></article>"""
 
 

@@ -41,4 +41,3 @@ def linear(colors: UInt8[np.ndarray, "N 3"]) -> Float[np.ndarray, "N 3"]:
     table = np.arange(256) / 255
     table = np.where(table <= 0.04045, table / 12.92, ((table + 0.055) / 1.055) ** 2.4)
     return table[colors]
-

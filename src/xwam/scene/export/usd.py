@@ -63,9 +63,7 @@ def _width(clip: WorldClip) -> float:
     return float(np.median((depth_m / clip.scene.intrinsics[..., 0, 0][..., None, None])[depth_m > 0]))
 
 
-def _samples(
-    file: TextIO, name: str, samples: Iterator[tuple[Float[np.ndarray, "N 3"], int]], more: str = ""
-) -> None:
+def _samples(file: TextIO, name: str, samples: Iterator[tuple[Float[np.ndarray, "N 3"], int]], more: str = "") -> None:
     """An attribute over time; `more` stands with its declaration."""
     if more:
         file.write(f"        {name}{more}\n")

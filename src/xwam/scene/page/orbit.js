@@ -146,6 +146,8 @@ class Orbit {
     for (const end of ["pointerup", "pointercancel"]) element.addEventListener(end, (event) => pointers.delete(event.pointerId));
     element.addEventListener("contextmenu", (event) => event.preventDefault());
     element.addEventListener("wheel", (event) => {
+      // Inside another page, scrolling goes on past the scene until it is clicked.
+      if (document.body.classList.contains("alone") && document.activeElement !== element) return;
       event.preventDefault();
       this.zoom(Math.exp(Math.max(-60, Math.min(60, event.deltaY * (event.deltaMode ? 30 : 1))) * 0.003));
     }, { passive: false });
