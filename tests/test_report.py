@@ -58,7 +58,7 @@ def test_a_full_page_is_self_contained(tmp_path):
     )
     assert "http://" not in page and "https://" not in page
     sources = re.findall(r'(?:src|href|data-sheet)="([^"]*)"', page)
-    assert sources and all(source.startswith("data:") or source.startswith("scene-1.html") for source in sources)
+    assert sources and all(source.startswith(("data:", "scene-1.html")) for source in sources)
     assert (tmp_path / "out" / "scene-1.html").exists()
     assert page.count("<canvas") == 3 * 4
     for text in ("14 / 20", "All tasks", "Closed-loop success", "70%", "Chamfer distance", "left", "wrist"):

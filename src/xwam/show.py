@@ -72,6 +72,8 @@ def clip_of_episode(dataset: Path, episode: int, stride: int) -> WorldClip:
 
     Raises ValueError if none has both.
     """
+    if stride < 1:
+        raise ValueError(f"stride is {stride}: give 1 for every row, 2 for every second")
     store = EpisodeStore(dataset)
     info, robot = store.info(episode), store.embodiment()
     rows = range(0, info.length, stride)
