@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from world_clips import world_clip
+from xwam.core.depth import InverseDepthAlignment
 from xwam.core.types import ROBOT, WorldClip
 from xwam.scene.page import PageContent, Score, depth_blob, describe, nearest, write_page
 from xwam.scene.page_data import ON_SURFACE, STEPS_PER_E, decode_depth, encode_depth, pack, unpack
@@ -86,6 +87,9 @@ def test_what_a_page_says_of_its_clips():
     assert first["actions"]["units"] == ("m", "m", "1") and first["actions"]["values"][0] == [None] * 3
     assert third["actions"] is None and third["states"]["names"] == ("a", "b")
     assert len({one["colour"] for one in described["clips"]}) == 3
+    aligned = replace(true, alignments={"left": InverseDepthAlignment(0.5, -0.01, 0.02, 0.9, 100)})
+    [said] = describe(PageContent({"a": aligned}))["clips"][0]["alignments"]
+    assert said == "left: 1/depth = 0.5 code -0.01, within 0.02 1/m, 90% of pixels"
     other = replace(true, instruction="another")
     assert describe(PageContent({"a": clip, "b": other}))["instruction"] == ""
 

@@ -19,6 +19,7 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Float
 
+from xwam.core.depth import InverseDepthAlignment
 from xwam.core.files import write_atomically
 from xwam.core.pictures import depth_range, jpeg, viridis
 from xwam.core.types import RGBDClip, WorldClip
@@ -170,9 +171,14 @@ def _describe_clip(label: str, clip: WorldClip) -> dict:
         "depthRanges": [depth_range(depth_m) for depth_m in scene.depth_m],
         "seams": list(clip.seams),
         "about": clip.about,
+        "alignments": [f"{camera}: {_told(fit)}" for camera, fit in clip.alignments.items()],
         "actions": _vectors("action", clip.actions, action_period_s, clip.action_names, clip.action_units),
         "states": _vectors("state", clip.proprio, scene.period_s, clip.proprio_names, clip.proprio_units),
     }
+
+
+def _told(fit: InverseDepthAlignment) -> str:
+    return f"1/depth = {fit.scale:.4g} code {fit.shift:+.4g}, within {fit.residual:.2g} 1/m, {fit.kept:.0%} of pixels"
 
 
 def _vectors(

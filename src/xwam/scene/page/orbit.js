@@ -24,6 +24,7 @@ class Orbit {
     this.anchors = anchors;
     this.start = { target: anchors.reduce((sum, point) => add(sum, point, 1 / anchors.length), [0, 0, 0]), azimuth: Math.atan2(-forward[1], -forward[0]), elevation: 0.6 };
     this.aspect = 1;
+    this.inset = 0;
     this.touched = false;
     this.reset(true);
     this.listen(element);
@@ -38,7 +39,7 @@ class Orbit {
 
   // In the middle, and as near as all anchors still fit.
   reset(atOnce = false) {
-    const { forward, right, up } = this.axes(this.start), high = Math.tan(FIELD_OF_VIEW / 2), wide = high * this.aspect;
+    const { forward, right, up } = this.axes(this.start), half = Math.tan(FIELD_OF_VIEW / 2), wide = half * this.aspect, high = half * (1 - this.inset);
     let { target } = this.start, distance = 2 * Math.max(...this.anchors.map((anchor) => Math.hypot(...add(anchor, target, -1))));
     for (let round = 0; round < 6; round++) {
       const seen = this.anchors.map((anchor) => {
@@ -55,10 +56,11 @@ class Orbit {
     this.changed();
   }
 
-  // Until somebody turns the scene, it fits whatever the size of the panel.
-  fit(aspect) {
-    if (Math.abs(aspect - this.aspect) < 1e-3) return;
+  // Until somebody turns the scene, it fits whatever the size of the panel; a share `inset` at its top stays free.
+  fit(aspect, inset) {
+    if (Math.abs(aspect - this.aspect) < 1e-3 && inset === this.inset) return;
     this.aspect = aspect;
+    this.inset = inset;
     if (!this.touched) this.reset(true);
   }
 
@@ -116,7 +118,7 @@ class Orbit {
     const { forward, right, up } = this.axes(), eye = this.eye, f = 1 / Math.tan(FIELD_OF_VIEW / 2);
     const [near, far] = this.planes();
     const view = [0, 1, 2].flatMap((k) => [right[k], up[k], -forward[k], 0]).concat(-dot(right, eye), -dot(up, eye), dot(forward, eye), 1);
-    const lens = [f / aspect, 0, 0, 0, 0, f, 0, 0, 0, 0, (near + far) / (near - far), -1, 0, 0, (2 * near * far) / (near - far), 0];
+    const lens = [f / aspect, 0, 0, 0, 0, f, 0, 0, 0, this.inset, (near + far) / (near - far), -1, 0, 0, (2 * near * far) / (near - far), 0];
     return multiply(lens, view);
   }
 

@@ -1,5 +1,6 @@
 // The 3D part: panels side by side or one for all clips, one eye for every panel, cameras where they stand.
 
+const BADGES = 44; // pixels at the top of a panel for what it shows
 const LAYERS = ["background", "robot", "objects"]; // in the order of core/types.py
 const VIEW_COLOURS = ["#2f7ed8", "#e1812c", "#3a923a", "#c03d3e", "#9372b2", "#845b53"];
 
@@ -76,7 +77,7 @@ class Stage {
     }
     const wide = width / columns, high = height / Math.ceil(groups.length / columns);
     this.panels = groups.map((clips, k) => ({ clips, left: (k % columns) * wide, top: Math.floor(k / columns) * high, width: wide, height: high }));
-    this.orbit.fit(groups.length ? wide / high : width / height);
+    this.orbit.fit(groups.length ? wide / high : width / height, Math.min(0.3, BADGES / high));
   }
 
   compose(panel, scale, height) {

@@ -30,6 +30,7 @@ function aboutTable(section) {
   const facts = {
     origin: (clip) => ORIGINS[clip.origin],
     depth: (clip) => SCALES[clip.scale],
+    "fit of aligned depth": (clip) => clip.alignments.join("; "),
     instruction: (clip) => clip.instruction,
     cameras: (clip) => clip.cameras.join(", "),
     images: (clip) => `${clip.height} × ${clip.width}`,
