@@ -29,9 +29,12 @@ def test_ply_comes_back(clip, tmp_path):
     assert about["period_s"] == 0.05 and about["facts"]["origin"] == "imagined" and len(about["files"]) == 3
     assert np.allclose(about["cameras"][1]["T_base_cam"], clip.scene.T_base_cam[1])
     for frame, name in enumerate(about["files"]):
-        cloud, read = fuse(clip.scene, frame), trimesh.load(out / name)
+        cloud, read = fuse(clip.scene, frame, with_normals=True), trimesh.load(out / name)
         assert np.array_equal(np.asarray(read.vertices, np.float32), cloud.points_m)
         assert np.array_equal(read.colors[:, :3], cloud.colors)
+        columns = read.metadata["_ply_raw"]["vertex"]["data"]
+        assert np.array_equal(np.stack([columns[f"n{k}"] for k in "xyz"], axis=-1), cloud.normals)
+        assert np.array_equal(columns["view"], cloud.views)
     header = (out / "frame_0002.ply").read_bytes().split(b"end_header")[0].decode("ascii")
     assert "comment origin: imagined" in header and "comment depth: metric, in metres" in header
     assert "comment time: 0.1000 s" in header and "\\xf6ffne die Schublade" in header

@@ -10,9 +10,12 @@ import av
 import numpy as np
 import pytest
 
+import raycast
 from world_clips import world_clip
 from xwam.core.depth import InverseDepthAlignment
 from xwam.core.types import ROBOT, WorldClip
+from xwam.scene.baselines import repeat_last_frame
+from xwam.scene.comparison import compare
 from xwam.scene.page import PageContent, Score, depth_blob, describe, nearest, write_page
 from xwam.scene.page_data import ON_SURFACE, STEPS_PER_E, decode_depth, encode_depth, pack, unpack
 
@@ -138,3 +141,16 @@ def test_wrong_content_is_named():
         PageContent({"a": imagined()}, scores=(Score("psnr", (1.0, 2.0)),))
     with pytest.raises(ValueError, match="no point of the clip is in the box"):
         describe(PageContent({"a": imagined()}, bounds_m=np.array([[9.0] * 3, [10.0] * 3])))
+
+
+def test_dreams_are_compared_with_the_truth():
+    true = WorldClip(raycast.clip(size=32, frames=4), "simulated")
+    still = replace(true, scene=repeat_last_frame(true.scene), origin="imagined")
+    longer = WorldClip(raycast.clip(size=32, frames=5), "imagined")
+    lines = {line.name: line for line in compare({"still": still, "perfect": longer, "true": true})}
+    psnr, chamfer = lines["PSNR where it changed"], lines["Chamfer distance everywhere"]
+    assert psnr.values[0] == psnr.baseline and psnr.values[1] == 100 and psnr.values[2] is None
+    assert (chamfer.unit, chamfer.better, chamfer.values[1]) == ("mm", "lower", 0.0) and chamfer.values[0] > 0
+    for clips in ({"true": true}, {"a": still, "b": still}, {"a": true, "b": true, "c": still}):
+        with pytest.raises(ValueError, match="scores need one true clip"):
+            compare(clips)

@@ -12,6 +12,7 @@ from xwam.core.types import RGBDClip, WorldClip
 from xwam.data.episodes import EpisodeStore
 from xwam.data.layout import INFO_PATH
 from xwam.data.statistics import sketch_episodes
+from xwam.scene.comparison import compare
 from xwam.scene.export.formats import export_clip
 from xwam.scene.folder import is_clip, read_clip
 from xwam.scene.live import serve
@@ -29,6 +30,7 @@ def view(
     paths: Sequence[Path],
     episode: int,
     stride: int,
+    scores: bool,
     html: Path | None,
     export: tuple[str, Path] | None,
     port: int,
@@ -40,7 +42,7 @@ def view(
             raise ValueError(f"--export takes one clip, and here are {', '.join(clips)}: give the folder of one")
         format, out = export
         print(f"Wrote {export_clip(next(iter(clips.values())), format, out)}.")
-    content = PageContent(clips, title=_title(clips))
+    content = PageContent(clips, title=_title(clips), scores=compare(clips) if scores else ())
     if html is not None:
         print(f"Open {write_page(html, content)} in a browser.")
     elif export is None:

@@ -75,6 +75,7 @@ def view(
     paths: Positional[tuple[Path, ...]] = (DATASET,),
     episode: int = 0,
     stride: int = 4,
+    scores: bool = False,
     html: Path | None = None,
     export: tuple[str, Path] | None = None,
     port: int = 8080,
@@ -89,6 +90,7 @@ def view(
         paths: Folders of clips, folders that hold several, or datasets.
         episode: Which episode of a dataset.
         stride: Show every so many rows of it.
+        scores: Score each imagined clip against the one true clip that is shown, in a table.
         html: Write the page to this file.
         export: Write one clip for other programs, as FORMAT OUT: ply (a folder, a file a frame), glb, usd (as .usda),
             blender (a folder with a script to open it) or rrd.
@@ -96,7 +98,7 @@ def view(
     """
     from xwam.show import view
 
-    view(paths, episode, stride, html, export, port)
+    view(paths, episode, stride, scores, html, export, port)
 
 
 @app.command

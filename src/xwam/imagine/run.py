@@ -15,6 +15,7 @@ from xwam.data.processes import progress_bar
 from xwam.imagine.files import from_files, read_actions
 from xwam.imagine.future import imagine_future
 from xwam.imagine.present import Present, recorded, simulated
+from xwam.scene.comparison import compare
 from xwam.scene.folder import ABOUT, write_clip
 from xwam.scene.page import PageContent, write_page
 from xwam.scene.pose_error import wrist_pose_errors
@@ -168,6 +169,9 @@ def _scale(clip: WorldClip) -> str:
 def _page(path: Path, present: Present, dreams: Sequence[WorldClip]) -> Path:
     """All futures, and what happened if its depth is known, to look into."""
     clips = {f"seed {clip.about['seed']}": clip for clip in dreams}
-    if present.truth is not None and present.truth.scene.depth_m.any():
-        clips["true"] = present.truth
-    return write_page(path, PageContent(clips, title=present.name))
+    truth, scores = present.truth, ()
+    if truth is not None and truth.scene.depth_m.any():
+        clips["true"] = truth
+        if truth.scene.depth_scale == "metric" and dreams[0].scene.depth_scale != "relative":
+            scores = compare(clips)
+    return write_page(path, PageContent(clips, title=present.name, scores=scores))

@@ -8,7 +8,7 @@ here their content is described: a description as JSON, and blobs of every frame
 import base64
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cache
 from html import escape
 from importlib import resources
@@ -23,14 +23,14 @@ from xwam.core.depth import InverseDepthAlignment
 from xwam.core.files import write_atomically
 from xwam.core.pictures import depth_range, jpeg, viridis
 from xwam.core.types import RGBDClip, WorldClip
-from xwam.scene.cloud import on_surface
+from xwam.scene.metrics import static_views
 from xwam.scene.page_data import REACH, STEPS_PER_E, encode_depth, pack
 from xwam.scene.stage import anchors, first_direction, workspace
+from xwam.scene.surface import MAX_INCIDENCE_DEG, on_surface
 
 SCRIPTS = ("data.js", "orbit.js", "points.js", "strips.js", "plots.js", "tables.js", "stage.js", "page.js")
 IMAGINED_COLOURS = ("#6c5ce7", "#e0703c", "#0f9d94", "#d6408a", "#b98a00", "#3d8bfd")
 TRUE_COLOURS = ("#7b8698", "#4f5b6d", "#a3adbb")
-MAX_INCIDENCE_DEG = 80.0
 FRUSTUM_SHARE = 0.1
 """How long a camera's frustum is drawn, of the longest edge of the box that is shown."""
 POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data:; connect-src {}"
@@ -38,12 +38,16 @@ POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inli
 
 @dataclass(frozen=True)
 class Score:
-    """One line of the table of scores: a number for each clip, in their order; None where it is not known."""
+    """One line of the table of scores: a number for each clip, in their order; None where it is not known.
+
+    `baseline` is what doing nothing scores: repeating the given frame.
+    """
 
     name: str
     values: tuple[float | None, ...]
     unit: str = ""
     better: Literal["higher", "lower"] | None = None
+    baseline: float | None = None
 
 
 @dataclass(frozen=True)
@@ -139,8 +143,7 @@ def describe(content: PageContent) -> dict:
         "depthColours": [bytes(colour).hex() for colour in viridis(np.linspace(1, 0, 256))],
         "clips": [_describe_clip(label, clip) | {"colour": colours[label]} for label, clip in content.clips.items()],
         "scores": [
-            {"name": s.name, "unit": s.unit, "better": s.better, "values": _numbers(np.array(s.values, dtype=float))}
-            for s in content.scores
+            asdict(score) | {"values": _numbers(np.array(score.values, dtype=float))} for score in content.scores
         ],
     }
 
@@ -166,7 +169,7 @@ def _describe_clip(label: str, clip: WorldClip) -> dict:
         "intrinsics": np.round(focal_and_centre, 4).tolist(),
         # column-major, as WebGL has matrices
         "poses": np.round(np.swapaxes(scene.T_base_cam, -1, -2).reshape(len(scene.cameras), frames, 16), 6).tolist(),
-        "moving": (np.abs(scene.T_base_cam - scene.T_base_cam[:, :1]).max(axis=(1, 2, 3)) > 1e-4).tolist(),
+        "moving": (~static_views(scene)).tolist(),
         "layers": scene.layers is not None,
         "depthRanges": [depth_range(depth_m) for depth_m in scene.depth_m],
         "seams": list(clip.seams),

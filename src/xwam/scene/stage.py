@@ -52,5 +52,5 @@ def anchors(clip: RGBDClip, bounds_m: Float[np.ndarray, "2 3"]) -> Float[np.ndar
     points_m = np.concatenate([fuse(clip, frame, bounds_m=bounds_m).points_m for frame in ends]).astype(np.float64)
     if not len(points_m):
         raise ValueError(f"no point of the clip is in the box from {bounds_m[0]} to {bounds_m[1]}: give other bounds_m")
-    directions = np.stack(np.meshgrid(*[(-1, 0, 1)] * 3), axis=-1).reshape(-1, 3)
+    directions = np.stack(np.meshgrid(*[(-2, -1, 0, 1, 2)] * 3), axis=-1).reshape(-1, 3)
     return points_m[np.unique([np.argmax(points_m @ direction) for direction in directions if direction.any()])]

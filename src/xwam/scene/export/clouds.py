@@ -10,8 +10,8 @@ from xwam.scene.cloud import PointCloud, fuse
 
 
 def clouds(clip: WorldClip) -> Iterator[PointCloud]:
-    """The fused points of every frame, without flying pixels."""
-    return (fuse(clip.scene, frame) for frame in range(frames(clip)))
+    """The fused points of every frame, with normals and without flying pixels."""
+    return (fuse(clip.scene, frame, with_normals=True) for frame in range(frames(clip)))
 
 
 def frames(clip: WorldClip) -> int:

@@ -39,8 +39,10 @@ def fill_ply_sequence(clip: WorldClip, folder: Path) -> None:
 
 
 def write_ply(path: Path, cloud: PointCloud, told: dict[str, str]) -> None:
-    """A cloud as binary PLY: places, sRGB colours, the number of the view; `told` as comments."""
+    """A cloud as binary PLY: places, normals if there are, sRGB colours, the number of the view; `told` as comments."""
     columns = [(name, "<f4", cloud.points_m[:, k]) for k, name in enumerate("xyz")]
+    if cloud.normals is not None:
+        columns += [(f"n{name}", "<f4", cloud.normals[:, k]) for k, name in enumerate("xyz")]
     columns += [(name, "u1", cloud.colors[:, k]) for k, name in enumerate(("red", "green", "blue"))]
     columns += [("view", "u1", cloud.views)]
     rows = np.empty(len(cloud), dtype=[(name, kind) for name, kind, _ in columns])

@@ -124,7 +124,7 @@ class Stage {
   tag() {
     const used = new Set();
     for (const [number, panel] of this.panels.entries()) {
-      this.place(used, `panel-${number}-${panel.clips.map((clip) => clip.index)}`, panel.left + 10, panel.top + 10, () => element("div", { class: "what" }, ...panel.clips.map((clip) => this.badge(clip))));
+      this.place(used, `panel-${number}-${panel.clips.map((clip) => clip.index)}`, panel.left + 10, panel.top + 10, () => element("div", { class: "what" }, ...panel.clips.map((clip) => this.badge(clip)))).style.maxWidth = `${panel.width - 20}px`;
       if (this.look.cameras) this.name(used, number, panel, panel.clips[0]);
       const base = project(panel, [0, 0, 0]), relative = panel.clips.some((clip) => clip.scale === "relative");
       if (base) this.place(used, `base-${number}-${relative}`, base[0], base[1], () => element("span", { class: "camera" }, relative ? "base" : "base, axes 10 cm"));
@@ -156,7 +156,9 @@ class Stage {
       this.tags.set(key, make());
       this.labels.append(this.tags.get(key));
     }
-    this.tags.get(key).style.transform = `translate(${left.toFixed(1)}px, ${top.toFixed(1)}px)`;
+    const tag = this.tags.get(key);
+    tag.style.transform = `translate(${left.toFixed(1)}px, ${top.toFixed(1)}px)`;
+    return tag;
   }
 
   // Looks from where a camera stands.

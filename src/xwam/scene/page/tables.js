@@ -11,7 +11,8 @@ function heads() {
 // Each score with its difference from the first clip that has it; the best is bold where a best is known.
 function scoreTable(section) {
   section.hidden = !scene.scores.length;
-  const rows = scene.scores.map(({ name, unit, better, values }) => {
+  const still = scene.scores.some(({ baseline }) => baseline != null);
+  const rows = scene.scores.map(({ name, unit, better, values, baseline }) => {
     const known = values.filter((value) => value != null);
     const best = known.length < 2 || !better ? null : better === "higher" ? Math.max(...known) : Math.min(...known);
     const first = values.findIndex((value) => value != null);
@@ -21,9 +22,10 @@ function scoreTable(section) {
       const change = value - values[first];
       return element("td", { class: value === best ? "best" : "" }, short(value), k === first ? "" : element("small", {}, ` ${change > 0 ? "+" : change < 0 ? "−" : "±"}${short(Math.abs(change))}`));
     });
+    if (still) cells.push(element("td", {}, baseline == null ? "–" : short(baseline)));
     return element("tr", {}, element("th", { scope: "row" }, name + (unit ? `, ${unit}` : "") + way), ...cells);
   });
-  section.replaceChildren(card("Scores", element("table", {}, element("thead", {}, element("tr", {}, element("th"), ...heads())), element("tbody", {}, ...rows))));
+  section.replaceChildren(card("Scores", element("table", {}, element("thead", {}, element("tr", {}, element("th"), ...heads(), still ? element("th", { scope: "col" }, "nothing moves") : "")), element("tbody", {}, ...rows))));
 }
 
 function aboutTable(section) {
