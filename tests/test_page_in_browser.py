@@ -113,9 +113,9 @@ def test_keys_play_and_step(opened):
 
 def test_controls_change_what_is_seen(opened):
     go(opened, 0)
+    before = opened.picture("#stage")
     for name in ("left", "objects", "hide flying pixels", "frustums"):
         press = f"[...document.querySelectorAll('.toggle')].find((b) => b.textContent === {name!r}).click()"
-        before = opened.picture("#stage")
         opened.run(press)
         changed = (np.abs(opened.picture("#stage").astype(int) - before).max(axis=-1) > 30).sum()
         assert changed > 40, name

@@ -4,28 +4,26 @@ function card(title, table) {
   return element("div", { class: "card" }, element("h2", {}, title), element("div", { class: "scroll" }, table));
 }
 
-function heads() {
-  return scene.clips.map((clip) => element("th", { scope: "col" }, element("span", { class: "key", style: `--clip: ${clip.colour}` }, clip.label)));
+function heads(clips) {
+  return clips.map((clip) => element("th", { scope: "col" }, element("span", { class: "key", style: `--clip: ${clip.colour}` }, clip.label)));
 }
 
-// Each score with its difference from the first clip that has it; the best is bold where a best is known.
+// Each score with its difference from the first clip that has it; the best is bold where it is known which way is better.
 function scoreTable(section) {
   section.hidden = !scene.scores.length;
+  const scored = scene.clips.filter((_, k) => scene.scores.some(({ values }) => values[k] != null));
   const still = scene.scores.some(({ baseline }) => baseline != null);
   const rows = scene.scores.map(({ name, unit, better, values, baseline }) => {
-    const known = values.filter((value) => value != null);
+    const known = [...values, baseline].filter((value) => value != null), first = values.find((value) => value != null);
     const best = known.length < 2 || !better ? null : better === "higher" ? Math.max(...known) : Math.min(...known);
-    const first = values.findIndex((value) => value != null);
+    const cell = (value, change) => element("td", { class: value != null && value === best ? "best" : "" }, value == null ? "–" : short(value), change ? element("small", {}, ` ${change > 0 ? "+" : "−"}${short(Math.abs(change))}`) : "");
+    const cells = scored.map((clip) => values[clip.index]).map((value) => cell(value, value == null ? 0 : value - first));
+    if (still) cells.push(cell(baseline, 0));
     const way = better === "higher" ? " ↑" : better === "lower" ? " ↓" : "";
-    const cells = values.map((value, k) => {
-      if (value == null) return element("td", {}, "–");
-      const change = value - values[first];
-      return element("td", { class: value === best ? "best" : "" }, short(value), k === first ? "" : element("small", {}, ` ${change > 0 ? "+" : change < 0 ? "−" : "±"}${short(Math.abs(change))}`));
-    });
-    if (still) cells.push(element("td", {}, baseline == null ? "–" : short(baseline)));
     return element("tr", {}, element("th", { scope: "row" }, name + (unit ? `, ${unit}` : "") + way), ...cells);
   });
-  section.replaceChildren(card("Scores", element("table", {}, element("thead", {}, element("tr", {}, element("th"), ...heads(), still ? element("th", { scope: "col" }, "nothing moves") : "")), element("tbody", {}, ...rows))));
+  const top = element("tr", {}, element("th"), ...heads(scored), still ? element("th", { scope: "col" }, "nothing moves") : "");
+  section.replaceChildren(card("Scores", element("table", {}, element("thead", {}, top), element("tbody", {}, ...rows))));
 }
 
 function aboutTable(section) {
@@ -42,5 +40,5 @@ function aboutTable(section) {
   for (const key of new Set(scene.clips.flatMap((clip) => Object.keys(clip.about)))) facts[key] ??= (clip) => String(clip.about[key] ?? "");
   const rows = Object.entries(facts).filter(([, of]) => scene.clips.some((clip) => of(clip)))
     .map(([name, of]) => element("tr", {}, element("th", { scope: "row" }, name), ...scene.clips.map((clip) => element("td", {}, of(clip) || "–"))));
-  section.replaceChildren(card("What is shown", element("table", {}, element("thead", {}, element("tr", {}, element("th"), ...heads())), element("tbody", {}, ...rows))));
+  section.replaceChildren(card("What is shown", element("table", {}, element("thead", {}, element("tr", {}, element("th"), ...heads(scene.clips))), element("tbody", {}, ...rows))));
 }
