@@ -26,6 +26,12 @@ function scoreTable(section) {
   section.replaceChildren(card("Scores", element("table", {}, element("thead", {}, top), element("tbody", {}, ...rows))));
 }
 
+// What all have alike stands once.
+function cells(texts) {
+  if (texts.every((text) => text === texts[0])) return [element("td", { colspan: texts.length }, texts[0])];
+  return texts.map((text) => element("td", {}, text));
+}
+
 function aboutTable(section) {
   const facts = {
     origin: (clip) => ORIGINS[clip.origin],
@@ -39,6 +45,6 @@ function aboutTable(section) {
   };
   for (const key of new Set(scene.clips.flatMap((clip) => Object.keys(clip.about)))) facts[key] ??= (clip) => String(clip.about[key] ?? "");
   const rows = Object.entries(facts).filter(([, of]) => scene.clips.some((clip) => of(clip)))
-    .map(([name, of]) => element("tr", {}, element("th", { scope: "row" }, name), ...scene.clips.map((clip) => element("td", {}, of(clip) || "–"))));
+    .map(([name, of]) => element("tr", {}, element("th", { scope: "row" }, name), ...cells(scene.clips.map((clip) => of(clip) || "–"))));
   section.replaceChildren(card("What is shown", element("table", {}, element("thead", {}, element("tr", {}, element("th"), ...heads(scene.clips))), element("tbody", {}, ...rows))));
 }
