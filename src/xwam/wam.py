@@ -90,7 +90,8 @@ class WorldActionModel(nn.Module):
         """
         batch = self._seen(batch)
         # Another kind of generator than the noise's: one seed must not give related numbers to both.
-        kept = [np.random.default_rng(seed).random() >= self.config.text_dropout for seed in seeds]
+        dropout = self.config.text_dropout
+        kept = [not dropout or np.random.default_rng(seed).random() >= dropout for seed in seeds]
         velocity = self._velocity([text if keep else "" for text, keep in zip(batch.instructions, kept, strict=True)])
         network = self.config.transformer
         weights = LossWeights(depth=float(network.has_depth))

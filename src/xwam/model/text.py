@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Protocol, runtime_checkable
 from zlib import crc32
 
@@ -47,8 +48,12 @@ class SmallTextEncoder(nn.Module):
 
     def tokenize(self, texts: Sequence[str]) -> Int[Tensor, "B L"]:
         """Word ids, -1 for padding."""
-        ids = torch.full((len(texts), self.tokens), -1)
-        for row, text in zip(ids, texts, strict=True):
-            words = re.findall(r"[a-z0-9']+", text.lower())[: self.tokens]
-            row[: len(words)] = torch.tensor([crc32(word.encode()) % self.config.buckets for word in words])
-        return ids
+        ids = [word_ids(text, self.tokens, self.config.buckets) for text in texts]
+        return torch.tensor(ids, dtype=torch.long).view(len(texts), self.tokens)
+
+
+@lru_cache(maxsize=4096)
+def word_ids(text: str, tokens: int, buckets: int) -> tuple[int, ...]:
+    """`tokens` ids below `buckets`, -1 for padding; a dataset has few texts, and training asks for them often."""
+    ids = [crc32(word.encode()) % buckets for word in re.findall(r"[a-z0-9']+", text.lower())[:tokens]]
+    return (*ids, *[-1] * (tokens - len(ids)))
