@@ -84,7 +84,7 @@ def test_what_a_baseline_is_told_is_not_scored(board):
 def test_files_hold_all_of_it(board, tmp_path, capsys):
     page = score.write_scores(board, tmp_path, "4d", {"command": "xwam score"})
     text, numbers = page.read_text(), json.loads((tmp_path / "4d.json").read_text())
-    assert page.name == "4d.md" and "3 clips of 2 episodes" in text and "![" in text and "4d.svg" in text
+    assert page.name == "4d.md" and "Clips: 3, of 2 episodes" in text and "![" in text and "4d.svg" in text
     assert "| Chamfer distance, mm ↓ |" in text and "All pixels" in capsys.readouterr().out
     assert numbers["clips"] == 3 and numbers["episodes"] == 2 and numbers["protocol"]["clouds"]
     chamfer = numbers["columns"]["model"]["all/every/chamfer_m"]

@@ -295,8 +295,8 @@ def write_scores(board: Scoreboard, out: Path, name: str, about: Mapping[str, st
 
 def _page(board: Scoreboard, name: str, numbers: dict, about: Mapping[str, str]) -> Iterator[str]:
     yield "# Predicted 4D against what happened\n"
-    yield f"{numbers['clips']} clips of {numbers['episodes']} episodes. Means, with 95% intervals in brackets; ↑ more "
-    yield f"is better, ↓ less is. What each measure is: scoring.md in docs. All numbers: {name}.json.\n"
+    yield f"Clips: {numbers['clips']}, of {numbers['episodes']} episodes. Means, with 95% intervals in brackets; ↑ "
+    yield f"more is better, ↓ less is. What each measure is: scoring.md in docs. All numbers: {name}.json.\n"
     yield from (f"- {key}: {value}" for key, value in {**about, **board.protocol}.items())
     yield ""
     yield from (table.markdown() for table in (*board.tables(), board.by_frame()))
