@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-# More than these make no batch come sooner, whatever the machine.
+# Each holds two batches ahead in shared memory.
 MOST_LOADERS = 8
 
 
