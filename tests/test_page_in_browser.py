@@ -155,6 +155,14 @@ def test_what_is_imagined_and_what_depth_is_worth_is_in_plain_sight(opened):
     assert "PSNR, dB ↑" in scores and "−0.25" in scores
 
 
+def test_a_page_around_it_drives_the_clock(opened):
+    go(opened, 0)
+    opened.run("postMessage({ tick: 1 }, '*')")
+    opened.wait("document.body.dataset.shown === '1'")
+    assert opened.run("getComputedStyle(document.getElementById('clock')).display") == "none"
+    opened.run("document.body.classList.remove('driven')")
+
+
 def test_a_phone_shows_all_of_it(opened):
     opened.call("Emulation.setDeviceMetricsOverride", width=360, height=700, deviceScaleFactor=1, mobile=True)
     assert opened.run("document.documentElement.scrollWidth") == 360

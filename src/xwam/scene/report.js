@@ -1,4 +1,4 @@
-// Every canvas of a dream shows the same frame of its sheet (frames side by side); one slider drives them all.
+// Every canvas of a dream shows the same frame of its sheet (frames side by side); one slider drives them all, and the 4D scene.
 for (const dream of document.querySelectorAll(".dream")) {
   const slider = dream.querySelector("input"), button = dream.querySelector("button"), clock = dream.querySelector("output");
   const views = [...dream.querySelectorAll("canvas")].map((canvas) => {
@@ -7,7 +7,7 @@ for (const dream of document.querySelectorAll(".dream")) {
     sheet.src = canvas.dataset.sheet;
     return [canvas, sheet];
   });
-  const period = Number(dream.dataset.period);
+  const period = Number(dream.dataset.period), scene = dream.querySelector("iframe");
   let timer = null;
 
   function draw(canvas, sheet) {
@@ -17,6 +17,7 @@ for (const dream of document.querySelectorAll(".dream")) {
   function show() {
     clock.value = (slider.value * period).toFixed(1) + " s" + (slider.value === "0" ? " (given)" : "");
     for (const [canvas, sheet] of views) if (sheet.complete) draw(canvas, sheet);
+    scene?.contentWindow.postMessage({ tick: Number(slider.value) }, "*");
   }
   function play(on) {
     clearInterval(timer);
@@ -30,6 +31,7 @@ for (const dream of document.querySelectorAll(".dream")) {
 
   slider.addEventListener("input", () => { play(false); show(); });
   button.addEventListener("click", () => play(timer === null));
+  scene?.addEventListener("load", show);
   show();
   play(!matchMedia("(prefers-reduced-motion: reduce)").matches);
 }

@@ -174,6 +174,13 @@ if (matchMedia("(pointer: coarse)").matches) find("hint").textContent = "drag to
 find("instruction").textContent = `“${scene.instruction}”`;
 find("instruction").hidden = !scene.instruction;
 document.body.classList.toggle("alone", location.hash === "#stage"); // inside another page: the scene and the clock
+// A page around this one may drive its clock, which then makes room.
+addEventListener("message", ({ source, data }) => {
+  if (source !== parent || !Number.isInteger(data?.tick)) return;
+  document.body.classList.add("driven");
+  play(false);
+  go(data.tick);
+});
 buildPanel();
 buildClock();
 scoreTable(find("scores"));
