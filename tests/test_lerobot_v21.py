@@ -191,6 +191,7 @@ def write_codes(codes: np.ndarray):
     """Writes frames of these 12-bit codes, through a coding that leaves them as they are."""
 
     class Plain:
+        bits = 12
         encode = staticmethod(lambda frame: frame)
 
     def put(path: Path) -> None:
