@@ -45,7 +45,7 @@ def folders(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def board(folders):
-    return score.score_folders([folders / "model", folders / "flat"], folders / "true", lpips=None)
+    return score.score_folders([folders / "model", folders / "flat"], folders / "true")
 
 
 def cells(board, title, measure):
@@ -93,6 +93,17 @@ def test_files_hold_all_of_it(board, tmp_path, capsys):
     assert np.isclose(np.mean([one["mean"] for one in chamfer["by_frame"]]), chamfer["mean"])
 
 
+def test_fvd_is_of_all_films_together(board, folders, monkeypatch):
+    assert board.fvd == {} and "fvd" not in board.numbers()
+    watch = lambda films: films.mean((2, 3)).reshape(len(films), -1)[:, :6]  # noqa: E731  colours over time
+    monkeypatch.setattr(score, "_opened", lambda networks: (None, watch))
+    seen = score.score_folders([folders / "model", folders / "true"], folders / "true")
+    assert seen.fvd["true"] == pytest.approx(0, abs=1e-6) and seen.fvd["model"] > 0.01 < seen.fvd[score.STILL]
+    assert seen.numbers()["fvd"] == seen.fvd
+    found = cells(seen, "All pixels", "FVD")
+    assert found["true"] == "0.0" and found["model"] == f"{seen.fvd['model']:.1f}"
+
+
 def test_the_picture_has_a_line_for_each_column_that_has_the_measure(board):
     root = ElementTree.fromstring(draw(board))
     texts = [text.text for text in root.iter("{http://www.w3.org/2000/svg}text")]
@@ -104,29 +115,29 @@ def test_the_picture_has_a_line_for_each_column_that_has_the_measure(board):
 
 
 def test_a_single_clip_has_no_interval(folders):
-    board = score.score_folders([folders / "model" / "clip_0"], folders / "true" / "clip_0", lpips=None)
+    board = score.score_folders([folders / "model" / "clip_0"], folders / "true" / "clip_0")
     assert "(" not in cells(board, "All pixels", "PSNR")["clip_0"]
 
 
 def test_a_longer_prediction_is_scored_as_far_as_the_truth_goes(folders, tmp_path):
     whole = world_clip()
     write_clip(tmp_path / "true", whole.until(2))
-    board = score.score_folders([folders / "model" / "clip_0"], tmp_path / "true", lpips=None)
+    board = score.score_folders([folders / "model" / "clip_0"], tmp_path / "true")
     assert len(board.steps["clip_0"]["all/static/psnr_db"]) == 1
     assert whole.until(2).actions.shape == (1, 3) and whole.until(3) is whole
 
 
 def test_a_truth_without_grippers_has_one_baseline(folders, tmp_path):
     write_clip(tmp_path / "true", world_clip(proprio=None, proprio_names=(), proprio_units=()))
-    board = score.score_folders([folders / "model" / "clip_0"], tmp_path / "true", lpips=None)
+    board = score.score_folders([folders / "model" / "clip_0"], tmp_path / "true")
     assert list(board.columns) == ["clip_0", score.STILL]
 
 
 def test_clips_that_are_not_there_are_named(folders, tmp_path):
     with pytest.raises(ValueError, match="is no clip and holds none"):
-        score.score_folders([tmp_path], folders / "true", lpips=None)
+        score.score_folders([tmp_path], folders / "true")
     with pytest.raises(ValueError, match="lacks 3 of 3 clips.*'clip_0'"):
-        score.score_folders([folders / "model" / "clip_0"], folders / "true", lpips=None)
+        score.score_folders([folders / "model" / "clip_0"], folders / "true")
 
 
 def test_columns_are_called_by_what_tells_them_apart():

@@ -22,6 +22,7 @@ from xwam.data.processes import in_processes, progress_bar
 from xwam.evaluate import FIRST_DREAM_SEED, Job, Moment, loaded, moments_of, opened
 from xwam.imagine.future import units_of
 from xwam.imagine.present import recorded
+from xwam.model.i3d import I3D
 from xwam.model.lpips import LPIPS
 from xwam.saved import described
 from xwam.scene.baselines import REACH_M, move_with_gripper, repeat_last_frame
@@ -29,7 +30,7 @@ from xwam.scene.folder import ABOUT, read_clip
 from xwam.scene.horizon import draw
 from xwam.scene.metrics import static_views
 from xwam.scene.motion import action_errors, gripper_poses
-from xwam.scene.score import VOXEL_M, ClipScores, Perceptual, Truth
+from xwam.scene.score import VOXEL_M, ClipScores, Perceptual, Truth, Watch
 from xwam.scene.scoreboard import Scoreboard
 from xwam.train.held_out import check_unseen, run_on
 from xwam.wam import WorldActionModel
@@ -43,14 +44,30 @@ PROTOCOL = {
 }
 
 
+@dataclass(frozen=True)
+class Networks:
+    """Where the published weights are of networks that look at pictures: LPIPS's folder and FVD's file."""
+
+    lpips: Path | None = None
+    fvd: Path | None = None
+
+
+@lru_cache(maxsize=1)
+def _opened(networks: Networks) -> tuple[Perceptual | None, Watch | None]:
+    """What measures LPIPS, and what gives the features of FVD; None of what is not asked for."""
+    lpips, fvd = networks.lpips, networks.fvd
+    return None if lpips is None else LPIPS(lpips), None if fvd is None else I3D(fvd)
+
+
 # ---- one clip ----------------------------------------------------------------------------------------------------
 
 
 class Judge:
     """A true clip: scores predictions of it, and the two baselines."""
 
-    def __init__(self, true: WorldClip, static: Bool[np.ndarray, " V"], perceptual: Perceptual | None, episode: str):
-        self._true, self._truth = true, Truth(true.scene, static, perceptual, episode)
+    def __init__(self, true: WorldClip, static: Bool[np.ndarray, " V"], networks: Networks, episode: str):
+        perceptual, watch = _opened(networks)
+        self._true, self._truth = true, Truth(true.scene, static, perceptual, episode, watch)
 
     def score(self, predicted: RGBDClip, actions: Float[np.ndarray, "A D"] | None) -> ClipScores:
         """Scores of a prediction, its actions included if both are known."""
@@ -76,7 +93,7 @@ class Judge:
 # ---- clips in folders --------------------------------------------------------------------------------------------
 
 
-def score_folders(predicted: Sequence[Path], truth: Path, lpips: Path | None) -> Scoreboard:
+def score_folders(predicted: Sequence[Path], truth: Path, networks: Networks = Networks()) -> Scoreboard:
     """A column for each of `predicted`: a clip's folder, or a folder of such, named as those in `truth`.
 
     A prediction that goes on longer than the truth, which ends with its episode, is scored as far as that goes.
@@ -93,7 +110,7 @@ def score_folders(predicted: Sequence[Path], truth: Path, lpips: Path | None) ->
         bar = progress.add_task("Clips", total=len(true))
         for clip, path in true.items():
             known = read_clip(path)
-            judge = Judge(known, ~moving, _perceptual(lpips), episode_of(known, clip))
+            judge = Judge(known, ~moving, networks, episode_of(known, clip))
             for name, clips in columns.items():
                 ours = read_clip(clips[clip]).until(known.scene.rgb.shape[1])
                 found.setdefault(name, []).append(judge.score(ours.scene, ours.actions))
@@ -145,7 +162,7 @@ class Work:
     checkpoints: tuple[Path, ...]
     moments: int
     given: bool = False
-    lpips: Path | None = None
+    networks: Networks = Networks()
     device: str = "cpu"
     dataset: Path | None = None
     task: str = ""
@@ -215,7 +232,7 @@ def judged(work: Work) -> dict[str, list[ClipScores]]:
     models, found = work.models(), {}
     for now, true, episode in _moments(work, next(iter(models.values()))):
         still = np.array([camera.mount is None for camera in next(iter(models.values())).embodiment.cameras])
-        judge = Judge(true, still, _perceptual(work.lpips), episode)
+        judge = Judge(true, still, work.networks, episode)
         for name, model in models.items():
             dream = model.imagine(now, work.episode, true.actions if work.given else None)
             own = None if work.given or not model.acts else dream.chunk.actions
@@ -267,11 +284,6 @@ def check_same_sight(models: Sequence[WorldActionModel]) -> None:
 
 def _one_thread() -> None:
     torch.set_num_threads(1)
-
-
-@lru_cache(maxsize=1)
-def _perceptual(folder: Path | None) -> LPIPS | None:
-    return None if folder is None else LPIPS(folder)
 
 
 # ---- results -----------------------------------------------------------------------------------------------------

@@ -111,6 +111,7 @@ def score(
     moments: int = 2,
     given: bool = False,
     lpips: Path | None = None,
+    fvd: Path | None = None,
     out: Path = Path("out/score"),
     name: str = "scores",
     workers: int = 2,
@@ -134,6 +135,7 @@ def score(
         moments: Moments of each episode, evenly spread, from which each model imagines a future.
         given: Tell the models the actions that were executed: their world alone is scored, not what they would do.
         lpips: Folder of LPIPS's published weights (docs/ablation.md); without it LPIPS is not measured.
+        fvd: File of I3D's published weights (docs/scoring.md); without it FVD is not measured.
         out: Folder for the results.
         name: Writes NAME.json, NAME.md and NAME.svg.
         workers: Processes that run at the same time, each with one thread.
@@ -147,9 +149,10 @@ def score(
 
     if bool(predicted) != (truth is not None):
         raise ValueError("give folders of predicted clips and --truth together, or neither to score a model")
-    asked = scoring.Work(checkpoint, moments, given, lpips, device)
+    networks = scoring.Networks(lpips, fvd)
+    asked = scoring.Work(checkpoint, moments, given, networks, device)
     if predicted:
-        board = scoring.score_folders(predicted, truth, lpips)
+        board = scoring.score_folders(predicted, truth, networks)
     elif dataset is not None:
         board = scoring.score_models(scoring.recorded_works(asked, dataset, episodes), workers)
     else:

@@ -30,6 +30,8 @@ OF_IMAGES, OF_DEPTH = ("psnr_db", "ssim", "lpips"), ("abs_rel", "rmse_m", "delta
 SAME_PLACE_M, SAME_TURN_RAD, SAME_PIXELS = 0.02, 0.05, 0.01
 
 Perceptual = Callable[[UInt8[np.ndarray, "N H W 3"], UInt8[np.ndarray, "N H W 3"]], Float[np.ndarray, " N"]]
+# What a network sees in whole films, one vector each.
+Watch = Callable[[UInt8[np.ndarray, "N T H W 3"]], Float[np.ndarray, "N D"]]
 
 
 @dataclass(frozen=True)
@@ -38,12 +40,14 @@ class ClipScores:
 
     Names are `region/views/measure`: region changed | all; views a camera's name, or the mean over some views: static,
     mounted for those that move, every. X-WAM (arXiv 2604.26694) reports PSNR, SSIM and LPIPS on the static views.
-    `episode` tells which clips belong together, as they are no independent samples.
+    `episode` tells which clips belong together, as they are no independent samples. `features`, for FVD, are of the
+    predicted and of the true films of the static views.
     """
 
     static: Bool[np.ndarray, " V"]
     steps: dict[str, Float[np.ndarray, " T"]]
     episode: str = ""
+    features: tuple[Float[np.ndarray, "n D"], Float[np.ndarray, "n D"]] | None = None
 
     def flat(self) -> dict[str, float]:
         """The mean over frames of every number."""
@@ -53,7 +57,8 @@ class ClipScores:
 class Truth:
     """A true scene, and what of it is needed to score any number of predictions.
 
-    `static` names the views of still cameras, by default those that stand still here; `perceptual` measures LPIPS.
+    `static` names the views of still cameras, by default those that stand still here; `perceptual` measures LPIPS,
+    `watch` gives the features of FVD.
     """
 
     def __init__(
@@ -62,12 +67,15 @@ class Truth:
         static: Bool[np.ndarray, " V"] | None = None,
         perceptual: Perceptual | None = None,
         episode: str = "",
+        watch: Watch | None = None,
     ):
         if scene.depth_scale != "metric":
             raise ValueError(f"true depth is {scene.depth_scale}: only metric depth can judge")
         check_scene(scene, "the truth")
         self.scene, self._perceptual, self._episode = scene, perceptual, episode
         self.static = static_views(scene) if static is None else static
+        self._watch = watch
+        self._features = None if watch is None else watch(scene.rgb[self.static])
         self._changed = changed_mask(scene)
         self._clouds = [_cloud(scene, frame) for frame in range(scene.rgb.shape[1])]
         if knows_depth(scene) and (empty := [t for t, cloud in enumerate(self._clouds) if not len(cloud)]):
@@ -88,7 +96,9 @@ class Truth:
                 views = {"static": self.static, "every": np.ones_like(self.static)}
                 views |= {name: np.array(self.scene.cameras) == name for name in self.scene.cameras}
                 steps |= {f"{region}/{name}/{measure}": nanmean(values[at]) for name, at in views.items()}
-        return ClipScores(self.static, steps | self._of_clouds(predicted) | self._of_poses(predicted), self._episode)
+        steps |= self._of_clouds(predicted) | self._of_poses(predicted)
+        features = None if self._watch is None else (self._watch(predicted.rgb[self.static]), self._features)
+        return ClipScores(self.static, steps, self._episode, features)
 
     def _of_pixels(self, predicted: RGBDClip) -> dict[Region, dict[str, Float[np.ndarray, "V T"]]]:
         """Measures of every view and frame from 1 on."""

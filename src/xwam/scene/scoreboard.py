@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from xwam.scene.estimates import Estimate, by_step, summarise
+from xwam.scene.frechet import frechet_distance
 from xwam.scene.measures import MEASURES, Measure
 from xwam.scene.score import REGIONS, ClipScores, Region
 
@@ -54,6 +55,16 @@ class Scoreboard:
         """By column and number, of every frame from 1 on."""
         return {name: by_step(scores) for name, scores in self.columns.items()}
 
+    @cached_property
+    def fvd(self) -> dict[str, float]:
+        """By column, over the films of all clips together; of columns that have features."""
+        found = {}
+        for name, scores in self.columns.items():
+            if all(one.features is not None for one in scores):
+                ours, true = (np.concatenate(sets) for sets in zip(*(one.features for one in scores), strict=True))
+                found[name] = frechet_distance(ours, true)
+        return found
+
     def measures(self, region: Region) -> list[Measure]:
         """The measures of this region that some column has, with the parts of actions among all."""
         known = {name for own in self.over.values() for name, one in own.items() if one.count}
@@ -70,7 +81,8 @@ class Scoreboard:
             columns[name] = {key: {**_json(one), "by_frame": by_frame[key]} for key, one in known.items()}
         first = next(iter(self.columns.values()))
         counts = {"clips": len(first), "episodes": len({one.episode or str(k) for k, one in enumerate(first)})}
-        return {"protocol": dict(self.protocol), **counts, "frame_period_s": self.period_s, "columns": columns}
+        about = {"protocol": dict(self.protocol), **counts, "frame_period_s": self.period_s}
+        return about | ({"fvd": self.fvd} if self.fvd else {}) | {"columns": columns}
 
     def tables(self) -> list[Table]:
         """By region the means with intervals, and the means by view."""
@@ -82,6 +94,8 @@ class Scoreboard:
             [measure.title, *(told(measure, own.get(f"{region}/{measure.key}")) for own in self.over.values())]
             for measure in self.measures(region)
         ]
+        if region == "all" and self.fvd:
+            rows.append(["FVD ↓", *(f"{self.fvd[name]:.1f}" if name in self.fvd else "–" for name in self.over)])
         return Table(TITLES[region], ["", *self.over], rows)
 
     def _by_view(self) -> Table:
