@@ -105,6 +105,14 @@ def test_wrong_numbers_are_named():
 
 
 @pytest.mark.parametrize("frame", [0, 2])
+def test_in_small_cubes_fusion_is_within_a_millimetre_everywhere(frame):
+    clip = raycast.clip(size=192, frames=3, slide=1.0)
+    fused = fuse(clip, frame, voxel_m=0.002)
+    error = raycast.surface_distance(fused.points_m, raycast.ball_centre(frame), raycast.box_shift(frame))
+    assert len(fused) < len(fuse(clip, frame)) and error.max() < 1e-3
+
+
+@pytest.mark.parametrize("frame", [0, 2])
 def test_lifting_and_fusion_are_within_a_millimetre_of_what_moves(frame):
     """A table, a rolling ball, a sliding box, and a camera that moves with the ball."""
     clip = raycast.clip(size=96, frames=3, slide=1.0)
