@@ -62,6 +62,7 @@ def go(page: Browser, tick: int) -> None:
     """Moves the slider as a hand does."""
     page.run(f"slider.value = {tick}; slider.dispatchEvent(new Event('input'))")
     page.wait(f"document.body.dataset.shown === '{tick}'")
+    page.run("new Promise((drawn) => requestAnimationFrame(() => requestAnimationFrame(drawn)))")
 
 
 def test_the_canvas_shows_the_scene(opened):
