@@ -15,7 +15,6 @@ import torch
 from xwam.cli.app import SHIPPED
 from xwam.evaluate import FIRST_DREAM_SEED, Job, Moment, moments_of, opened
 from xwam.imagine.choosing import inconsistency_m, seeds_of
-from xwam.imagine.future import units_of
 from xwam.scene.estimates import bootstrapped
 from xwam.scene.motion import action_errors
 from xwam.scene.score import Truth
@@ -43,7 +42,7 @@ def candidates(model: WorldActionModel, moment: Moment) -> dict[str, list[float]
         flat = truth.score(dream.scene).flat()
         numbers = {name: scale * flat[name] for name, scale in ASKED.items()}
         frames = len(moment.proprio) - 1
-        errors = action_errors(dream.chunk.actions, moment.actions, names, units_of(robot.action), frames)
+        errors = action_errors(dream.chunk.actions, moment.actions, names, robot.action.units, frames)
         numbers["action, mm"] = float(next(iter(errors.values())).mean())
         numbers["inconsistency, mm"] = 1000 * inconsistency_m(dream)
         for name, value in numbers.items():

@@ -91,4 +91,4 @@ def _entries(embodiment: Embodiment) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Name and unit of every entry of an action."""
     parts = embodiment.action.parts
     axes = [f"{part.name} {'xyz'[k]}" if part.size == 3 else part.name for part in parts for k in range(part.size)]
-    return tuple(axes), tuple(part.unit for part in parts for _ in range(part.size))
+    return tuple(axes), embodiment.action.units

@@ -72,7 +72,7 @@ def evaluate_success(
     done: list[Rollout] = []
     with progress_bar() as progress:
         bar = progress.add_task("Episodes", total=len(jobs))
-        for result in in_processes(workers, _single_threaded)(play, [(job,) for job in jobs]):
+        for result in in_processes(workers, single_threaded)(play, [(job,) for job in jobs]):
             done.append(result)
             solved = sum(r.success for r in done)
             progress.update(bar, advance=1, description=f"Episodes ({solved} of {len(done)} solved)")
@@ -85,7 +85,7 @@ def success_of(rollouts: Sequence[Rollout], tasks: Sequence[str]) -> list[Succes
     return [SuccessRate(task, sum(results), len(results)) for task, results in won.items()]
 
 
-def _single_threaded() -> None:
+def single_threaded() -> None:
     """Several processes with several threads each would fight over the cores."""
     torch.set_num_threads(1)
 
@@ -196,7 +196,7 @@ def evaluate_dreams(
     imagined = []
     with progress_bar() as progress:
         bar = progress.add_task("Dreams", total=len(jobs))
-        for done in in_processes(workers, _single_threaded)(dream, [(job,) for job in jobs]):
+        for done in in_processes(workers, single_threaded)(dream, [(job,) for job in jobs]):
             imagined.extend(done)
             progress.advance(bar)
     return imagined

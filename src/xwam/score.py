@@ -9,7 +9,6 @@ from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
-import torch
 from jaxtyping import Bool, Float
 from rich.console import Console
 from rich.table import Table as RichTable
@@ -19,8 +18,7 @@ from xwam.core.types import Observation, RGBDClip, WorldClip
 from xwam.data.clips import split
 from xwam.data.episodes import EpisodeStore
 from xwam.data.processes import in_processes, progress_bar
-from xwam.evaluate import FIRST_DREAM_SEED, Job, Moment, loaded, moments_of, opened
-from xwam.imagine.future import units_of
+from xwam.evaluate import FIRST_DREAM_SEED, Job, Moment, loaded, moments_of, opened, single_threaded
 from xwam.imagine.present import recorded
 from xwam.model.i3d import I3D
 from xwam.model.lpips import LPIPS
@@ -199,7 +197,7 @@ def score_models(works: Sequence[Work], workers: int) -> Scoreboard:
     found: dict[str, list[ClipScores]] = {}
     with progress_bar() as progress:
         bar = progress.add_task("Episodes", total=len(works))
-        for scored in in_processes(workers, _one_thread)(judged, [(work,) for work in works]):
+        for scored in in_processes(workers, single_threaded)(judged, [(work,) for work in works]):
             for column, scores in scored.items():
                 found.setdefault(column, []).extend(scores)
             progress.advance(bar)
@@ -267,10 +265,10 @@ def as_seen(model: WorldActionModel, moment: Moment) -> WorldClip:
         moment.actions,
         robot.action_period_s,
         robot.action.column_names,
-        units_of(robot.action),
+        robot.action.units,
         moment.proprio,
         robot.proprio.column_names,
-        units_of(robot.proprio),
+        robot.proprio.units,
     )
 
 
@@ -280,10 +278,6 @@ def check_same_sight(models: Sequence[WorldActionModel]) -> None:
     for other in sights:
         if other != sights[0]:
             raise ValueError(f"models see other things: {sights[0]} and {other}: score them one after the other")
-
-
-def _one_thread() -> None:
-    torch.set_num_threads(1)
 
 
 # ---- results -----------------------------------------------------------------------------------------------------

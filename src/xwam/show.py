@@ -7,7 +7,6 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from xwam.core.embodiment import VectorSpec
 from xwam.core.types import RGBDClip, WorldClip
 from xwam.data.episodes import EpisodeStore
 from xwam.data.layout import INFO_PATH
@@ -95,16 +94,12 @@ def clip_of_episode(dataset: Path, episode: int, stride: int) -> WorldClip:
         actions=actions[: rows[-1]],
         action_period_s=1 / store.spec.fps,
         action_names=robot.action.column_names if robot else tuple(store.spec.action),
-        action_units=_units(robot.action) if robot else (),
+        action_units=robot.action.units if robot else (),
         proprio=proprio[::stride],
         proprio_names=robot.proprio.column_names if robot else tuple(store.spec.proprio),
-        proprio_units=_units(robot.proprio) if robot else (),
+        proprio_units=robot.proprio.units if robot else (),
         about={"dataset": dataset.name, "episode": episode, "environment": info.environment},
     )
-
-
-def _units(vector: VectorSpec) -> tuple[str, ...]:
-    return tuple(part.unit for part in vector.parts for _ in range(part.size))
 
 
 def _labels(folders: list[Path]) -> list[str]:

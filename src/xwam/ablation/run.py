@@ -24,7 +24,7 @@ from xwam.ablation.statistics import Values
 from xwam.core.files import read_json, write_json
 from xwam.core.types import Observation
 from xwam.data.processes import in_processes, progress_bar
-from xwam.evaluate import FIRST_DREAM_SEED, Imagined, Job, dream, play
+from xwam.evaluate import FIRST_DREAM_SEED, Imagined, Job, dream, play, single_threaded
 from xwam.model.lpips import LPIPS
 from xwam.sim.record import FIRST_EVALUATION_SEED
 from xwam.train.encoding import encode_ahead
@@ -129,7 +129,7 @@ def complete(config: AblationConfig, out: Path, workers: int) -> bool:
     done = True
     with progress_bar() as progress:
         bar = progress.add_task("Trainings, scored", total=len(pieces))
-        for finished in in_processes(workers, _one_thread)(finish, pieces):
+        for finished in in_processes(workers, single_threaded)(finish, pieces):
             done &= finished
             progress.advance(bar, finished)
             if not finished:
@@ -190,7 +190,3 @@ def _observation(model: WorldActionModel) -> Observation:
 @lru_cache(maxsize=1)
 def _parsed(config: str) -> AblationConfig:
     return AblationConfig.model_validate_json(config)
-
-
-def _one_thread() -> None:
-    torch.set_num_threads(1)

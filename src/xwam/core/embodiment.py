@@ -98,6 +98,11 @@ class VectorSpec(Frozen):
         """The dataset's names of all entries, in the vector's order."""
         return tuple(name for part in self.parts for name in part.column_names)
 
+    @property
+    def units(self) -> tuple[str, ...]:
+        """The unit of every entry."""
+        return tuple(part.unit for part in self.parts for _ in range(part.size))
+
     def columns_in(self, names: Sequence[str]) -> Int[np.ndarray, " D"]:
         """Where this vector's entries stand in a dataset's row whose columns have these names."""
         missing = [name for name in self.column_names if name not in names]

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from xwam.core.seeds import derived_seed
 from xwam.core.types import ActionChunk, Dream, Observation
 from xwam.scene.consistency import CAP_M, cross_view_m
 from xwam.wam import WorldActionModel
@@ -37,7 +38,7 @@ class BestOf:
 
 def seeds_of(seed: int, candidates: int) -> list[int]:
     """The request's own seed, and others that follow from it."""
-    return [seed, *(int(np.random.SeedSequence([seed, k]).generate_state(1)[0]) for k in range(1, candidates))]
+    return [seed, *(derived_seed(seed, k) for k in range(1, candidates))]
 
 
 def inconsistency_m(dream: Dream) -> float:

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 from jaxtyping import Float
 
-from xwam.core.embodiment import VectorSpec
+from xwam.core.seeds import derived_seed
 from xwam.core.streams import Streams
 from xwam.core.types import Dream, Observation, WorldClip
 from xwam.scene.overlap import align_views
@@ -38,7 +38,7 @@ def imagine_future(
     again = _without_crop(model)
     for number in range(1, chunks):
         now = _after(observation, dreams[-1])
-        dreams.append(again.imagine(now, _seed_of_chunk(seed, number), given[number], on_step=on_step))
+        dreams.append(again.imagine(now, derived_seed(seed, number), given[number], on_step=on_step))
     return _scaled(model, observation, _joined(model, observation, dreams, seed, actions is not None))
 
 
@@ -54,11 +54,6 @@ def _by_chunk(
             f"{list(model.embodiment.action.column_names)}"
         )
     return list(actions.reshape(chunks, rows, size))
-
-
-def _seed_of_chunk(seed: int, number: int) -> int:
-    """Other noise for each of the chunks that follow on the first."""
-    return int(np.random.SeedSequence([seed, number]).generate_state(1)[0])
 
 
 def _without_crop(model: WorldActionModel) -> WorldActionModel:
@@ -96,10 +91,10 @@ def _joined(
         actions=np.concatenate([dream.chunk.actions for dream in dreams]) if model.acts else None,
         action_period_s=dreams[0].chunk.period_s,
         action_names=robot.action.column_names,
-        action_units=units_of(robot.action),
+        action_units=robot.action.units,
         proprio=_in_time([dream.proprio for dream in dreams], axis=0),
         proprio_names=robot.proprio.column_names,
-        proprio_units=units_of(robot.proprio),
+        proprio_units=robot.proprio.units,
         seams=tuple(step * number for number in range(1, len(dreams))),
         about={"seed": seed, "actions": "given" if told_actions else "imagined"},
     )
@@ -108,11 +103,6 @@ def _joined(
 def _in_time(parts: list[np.ndarray], axis: int) -> np.ndarray:
     """Parts one after the other, each without its first frame, which is the last of the one before."""
     return np.concatenate([parts[0], *(np.delete(part, 0, axis) for part in parts[1:])], axis)
-
-
-def units_of(vector: VectorSpec) -> tuple[str, ...]:
-    """The unit of every entry."""
-    return tuple(part.unit for part in vector.parts for _ in range(part.size))
 
 
 def _scaled(model: WorldActionModel, first: Observation, clip: WorldClip) -> WorldClip:

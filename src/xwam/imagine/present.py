@@ -9,7 +9,6 @@ from jaxtyping import Float, UInt8
 from xwam.core.embodiment import Embodiment
 from xwam.core.types import DepthScale, Observation, Origin, RGBDClip, WorldClip
 from xwam.data.episodes import EpisodeStore, Views
-from xwam.imagine.future import units_of
 from xwam.sim.env import make_environment
 from xwam.sim.layers import layers_of
 from xwam.sim.record import demonstrate
@@ -147,10 +146,10 @@ def _truth(model: WorldActionModel, recording: _Recording) -> WorldClip:
         actions=recording.actions,
         action_period_s=robot.action_period_s,
         action_names=robot.action.column_names,
-        action_units=units_of(robot.action),
+        action_units=robot.action.units,
         proprio=recording.proprio,
         proprio_names=robot.proprio.column_names,
-        proprio_units=units_of(robot.proprio),
+        proprio_units=robot.proprio.units,
         about=recording.about,
     )
 

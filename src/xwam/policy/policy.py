@@ -7,6 +7,7 @@ from typing import Protocol
 import numpy as np
 from jaxtyping import Float
 
+from xwam.core.seeds import derived_seed
 from xwam.core.types import ActionChunk, Observation
 
 
@@ -33,7 +34,7 @@ class ModelPolicy:
         self._requests = 0
 
     def act(self, observation: Observation) -> ActionChunk:
-        seed = int(np.random.SeedSequence([self._seed, self._requests]).generate_state(1)[0])
+        seed = derived_seed(self._seed, self._requests)
         self._requests += 1
         return self._act_many([observation], [seed])[0]
 

@@ -8,14 +8,15 @@ to planes, so a table top that is a quarter nearer in every view still agrees. B
 from dataclasses import dataclass, replace
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from scipy.optimize import least_squares
 
-from xwam.core.cameras import invert, pixel_grid, transform
+from xwam.core.cameras import pixel_grid, project, transform
 from xwam.core.depth import InverseDepthAlignment
 from xwam.core.types import RGBDClip
-from xwam.scene.cloud import on_surface
+from xwam.scene.consistency import interpolated
 from xwam.scene.scale import inverse_depth
+from xwam.scene.surface import MAX_INCIDENCE_DEG, on_surface
 
 # Points a view, enough for a hundredth of the scale; limits of the logarithm of depth over depth, from coarse to fine:
 # what disagrees by more is hidden, or wrong, and counts no further.
@@ -60,7 +61,7 @@ def align_views(scene: RGBDClip) -> tuple[RGBDClip, dict[str, InverseDepthAlignm
 
 def _points_of(scene: RGBDClip, codes: Float[np.ndarray, "V H W"], view: int) -> _Points:
     depth_m, intrinsics = scene.depth_m[view : view + 1, 0], scene.intrinsics[view, 0]
-    sure = np.argwhere((depth_m > 0)[0] & on_surface(depth_m, intrinsics[None], 80.0)[0])
+    sure = np.argwhere((depth_m > 0)[0] & on_surface(depth_m, intrinsics[None], MAX_INCIDENCE_DEG)[0])
     if len(sure) < LEAST_POINTS:
         raise ValueError(
             f"camera {scene.cameras[view]!r} shows surfaces in {len(sure)} pixels of its first frame, needs "
@@ -132,28 +133,11 @@ def _looked_up(
     scene: RGBDClip, codes: Float[np.ndarray, "V H W"], view: int, points_m: Float[np.ndarray, "N 3"]
 ) -> tuple[Float[np.ndarray, " N"], Float[np.ndarray, " N"]]:
     """A view's codes where points appear in it, bilinear, NaN outside and beside the unknown; and their depth there."""
-    height, width = codes.shape[1:]
-    in_camera = transform(invert(scene.T_base_cam[view, 0]), points_m)
-    z = in_camera[:, 2]
-    K = scene.intrinsics[view, 0]
-    front = z > 1e-3
-    xy = in_camera[:, :2] / np.where(front, z, 1)[:, None] * K[[0, 1], [0, 1]] + K[:2, 2] - 0.5
-    inside = front & (xy >= 0).all(axis=1) & (xy <= [width - 1, height - 1]).all(axis=1)
-    xy = np.where(inside[:, None], xy, 0.0)
-    low = np.minimum(xy.astype(int), [width - 2, height - 2])
-    share = xy - low
-    mixed = _bilinear(codes[view], low, share)
-    return np.where(inside, mixed, np.nan), np.where(inside, z, 1.0)
-
-
-def _bilinear(
-    image: Float[np.ndarray, "H W"], low: Int[np.ndarray, "N 2"], share: Float[np.ndarray, "N 2"]
-) -> Float[np.ndarray, " N"]:
-    x, y = low.T
-    a, b = share.T
-    top = image[y, x] * (1 - a) + image[y, x + 1] * a
-    bottom = image[y + 1, x] * (1 - a) + image[y + 1, x + 1] * a
-    return top * (1 - b) + bottom * b
+    with np.errstate(divide="ignore", invalid="ignore"):  # points in the camera's own plane are outside its image
+        pixels, z = project(points_m, scene.intrinsics[view, 0], scene.T_base_cam[view, 0])
+    code, inside = interpolated(codes[view], pixels)
+    inside &= z > 1e-3
+    return np.where(inside, code, np.nan), np.where(inside, z, 1.0)
 
 
 def _fits(
