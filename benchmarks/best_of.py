@@ -13,8 +13,9 @@ import numpy as np
 import torch
 
 from xwam.cli.app import SHIPPED
-from xwam.evaluate import FIRST_DREAM_SEED, Job, Moment, moments_of, opened
+from xwam.evaluate import FIRST_DREAM_SEED, Job, opened
 from xwam.imagine.choosing import inconsistency_m, seeds_of
+from xwam.imagine.present import Present, moments_of
 from xwam.scene.estimates import bootstrapped
 from xwam.scene.motion import action_errors
 from xwam.scene.score import Truth
@@ -31,18 +32,17 @@ ASKED = {
 }
 
 
-def candidates(model: WorldActionModel, moment: Moment) -> dict[str, list[float]]:
+def candidates(model: WorldActionModel, moment: Present) -> dict[str, list[float]]:
     """Of each candidate its inconsistency and its errors."""
-    robot = moment.embodiment
-    still = np.array([camera.mount is None for camera in robot.cameras])
-    truth, names = Truth(moment.future, still), robot.action.column_names
+    true, robot = moment.truth, model.embodiment
+    truth = Truth(true.scene, robot.still_cameras)
     found: dict[str, list[float]] = {}
-    for seed in seeds_of(moment.seed, CANDIDATES):
-        dream = model.imagine(moment.now, seed)
+    for seed in seeds_of(FIRST_DREAM_SEED, CANDIDATES):
+        dream = model.imagine(moment.observation, seed)
         flat = truth.score(dream.scene).flat()
         numbers = {name: scale * flat[name] for name, scale in ASKED.items()}
-        frames = len(moment.proprio) - 1
-        errors = action_errors(dream.chunk.actions, moment.actions, names, robot.action.units, frames)
+        frames = len(true.proprio) - 1
+        errors = action_errors(dream.chunk.actions, true.actions, true.action_names, true.action_units, frames)
         numbers["action, mm"] = float(next(iter(errors.values())).mean())
         numbers["inconsistency, mm"] = 1000 * inconsistency_m(dream)
         for name, value in numbers.items():
@@ -55,7 +55,7 @@ def main() -> None:
     chosen_less_mean, means = [], []
     for task in tasks_of(["metaworld/mt10"]):
         model, environment = opened(Job(SHIPPED, task, FIRST_DREAM_SEED, execute=1))
-        for moment in moments_of(environment, FIRST_DREAM_SEED, model.config.frames, SHARES):
+        for moment in moments_of(model, environment, FIRST_DREAM_SEED, SHARES):
             found = candidates(model, moment)
             best = int(np.argmin(found["inconsistency, mm"]))
             names = list(found)

@@ -16,9 +16,7 @@ def file(tmp_path_factory):
     network = Network()
     for part in network.modules():
         if isinstance(part, torch.nn.Conv3d):
-            torch.nn.init.kaiming_normal_(
-                part.weight
-            )  # with less, nothing of a film gets through so many layers
+            torch.nn.init.kaiming_normal_(part.weight)  # with less, nothing of a film gets through so many layers
     weights = network.state_dict()
     torch.save({name: x for name, x in weights.items() if not name.endswith("num_batches_tracked")}, path)
     return path

@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 
-import raycast
 from xwam.scene import metrics
 
 
@@ -64,7 +63,3 @@ def test_depth_metrics_on_known_values():
     assert metrics.abs_rel(predicted, true, first) == pytest.approx(0.1)
     assert metrics.rmse_m(predicted, true, first) == pytest.approx(0.1)
     assert metrics.delta1(predicted, true, first) == 1
-
-
-def test_the_static_cameras_are_found():
-    assert metrics.static_views(raycast.clip(size=8, frames=3)).tolist() == [True, True, False]

@@ -1,10 +1,11 @@
 """Clips and scenes: shapes that belong together, and a clip as a scene."""
 
-from dataclasses import FrozenInstanceError
+from dataclasses import FrozenInstanceError, replace
 
 import numpy as np
 import pytest
 
+import raycast
 from xwam.core.types import Clip, RGBDClip
 
 V, T, H, W = 2, 3, 4, 5
@@ -68,3 +69,17 @@ def test_replacing_makes_another_clip():
     assert (one.instruction, other.instruction) == ("reach", "push") and other.rgb is one.rgb
     with pytest.raises(FrozenInstanceError):
         one.instruction = "pull"
+
+
+def test_cameras_that_stand_still_are_found():
+    assert raycast.clip(size=8, frames=3).standing().tolist() == [True, True, False]
+
+
+def test_frames_of_a_clip_keep_all_that_is_known_of_them():
+    clip = raycast.clip(size=8, frames=4)
+    clip = replace(clip, layers=np.arange(clip.depth_m.size, dtype=np.uint8).reshape(clip.depth_m.shape))
+    part = clip.at(np.array([3, 1]))
+    assert part.over_time().keys() == clip.over_time().keys()
+    for name, values in part.over_time().items():
+        np.testing.assert_array_equal(values, getattr(clip, name)[:, [3, 1]])
+    assert clip.at(slice(2)).rgb.shape[1] == 2

@@ -6,12 +6,10 @@ from pathlib import Path
 import numpy as np
 from rich.console import Console
 
-from xwam.core.embodiment import Embodiment
 from xwam.core.success import SuccessRate
 from xwam.evaluate import (
     FIRST_DREAM_SEED,
     Imagined,
-    Moment,
     dream_table,
     evaluate_dreams,
     evaluate_success,
@@ -71,24 +69,16 @@ def _write(
 
 
 def _shown(imagined: Imagined) -> ReportDream:
-    moment: Moment = imagined.moment
-    names, units = _entries(moment.embodiment)
+    true = imagined.moment.truth
     return ReportDream(
-        task=moment.task,
-        instruction=moment.now.instruction,
-        true=moment.future,
+        task=true.about["task"],
+        instruction=true.instruction,
+        true=true.scene,
         predicted=imagined.dream.scene,
         predicted_actions=imagined.dream.chunk.actions,
-        executed_actions=moment.actions,
-        action_names=names,
-        action_units=units,
+        executed_actions=true.actions,
+        action_names=true.action_names,
+        action_units=true.action_units,
         action_period_s=imagined.dream.chunk.period_s,
         bounds_m=BOUNDS_M,
     )
-
-
-def _entries(embodiment: Embodiment) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Name and unit of every entry of an action."""
-    parts = embodiment.action.parts
-    axes = [f"{part.name} {'xyz'[k]}" if part.size == 3 else part.name for part in parts for k in range(part.size)]
-    return tuple(axes), embodiment.action.units

@@ -9,25 +9,24 @@ from statistics import fmean
 
 import numpy as np
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import UInt8
 from rich.console import Console
 from rich.table import Table
 
-from xwam.core.embodiment import Embodiment
 from xwam.core.files import write_json
 from xwam.core.success import SuccessRate, pooled
-from xwam.core.types import Dream, Observation, RGBDClip
+from xwam.core.types import Dream
 from xwam.core.video import VideoWriter
-from xwam.data.episodes import Episode
 from xwam.data.processes import in_processes, progress_bar
 from xwam.imagine.choosing import BestOf
+from xwam.imagine.present import Present, moments_of
 from xwam.policy.policy import ChunkQueue, ModelPolicy
 from xwam.saved import described
 from xwam.scene.baselines import repeat_last_frame
 from xwam.scene.estimates import Estimate, summarise
 from xwam.scene.score import ClipScores, Truth
 from xwam.sim.env import Environment, difficulties_of, make_environment
-from xwam.sim.record import FIRST_EVALUATION_SEED, demonstrate
+from xwam.sim.record import FIRST_EVALUATION_SEED
 from xwam.sim.rollout import Rollout, rollout
 from xwam.wam import WorldActionModel
 
@@ -121,71 +120,20 @@ def play(job: Job) -> Rollout:
 
 
 @dataclass(frozen=True)
-class Moment:
-    """An observation out of an expert's episode, and what happened next."""
-
-    task: str
-    embodiment: Embodiment
-    seed: int
-    now: Observation
-    future: RGBDClip
-    actions: Float[np.ndarray, "A D"]
-    proprio: Float[np.ndarray, "T D"]
-
-    @property
-    def episode(self) -> str:
-        return f"{self.task} {self.seed}"
-
-
-@dataclass(frozen=True)
 class Imagined:
     """A moment's imagined future, scored; `dummy` is the score of repeating the last frame."""
 
-    moment: Moment
+    moment: Present
     dream: Dream
     scores: ClipScores
     dummy: ClipScores
 
 
-def moments_of(
-    environment: Environment, seed: int, frames: int, shares: Sequence[float], instruction: str | None = None
-) -> list[Moment]:
-    """Moments at these shares of an unseen, undisturbed episode of the expert; none if the expert fails."""
-    episode = demonstrate(environment, seed, noise=0.0)
-    if episode is None:
-        return []
-    step = environment.embodiment.actions_per_frame
-    last = episode.length - 1 - step * (frames - 1)
-    told = instruction or environment.instructions[0]
-    return [_moment(environment, episode, int(share * last) + step * np.arange(frames), told) for share in shares]
-
-
-def _moment(environment: Environment, episode: Episode, rows: np.ndarray, instruction: str) -> Moment:
-    robot = environment.embodiment
-    names = robot.camera_names
-    fields = ("rgb", "depth_m", "intrinsics", "T_base_cam")
-    views = {field: np.stack([getattr(episode, field)[name][rows] for name in names]) for field in fields}
-    # What lies beyond a camera's range is unknown to the model, and so to its judge.
-    far_m = np.array([camera.far_m for camera in robot.cameras])[:, None, None, None]
-    views["depth_m"] = np.where(views["depth_m"] <= far_m, views["depth_m"], np.float32(0))
-    future = RGBDClip(names, **views, period_s=robot.frame_period_s)
-    now = Observation(
-        images={name: future.rgb[v, 0] for v, name in enumerate(names)},
-        proprio=episode.proprio[rows[0]],
-        instruction=instruction,
-        intrinsics={name: future.intrinsics[v, 0] for v, name in enumerate(names)},
-        T_base_cam={name: future.T_base_cam[v, 0] for v, name in enumerate(names)},
-    )
-    actions, proprio = episode.actions[rows[0] : rows[-1]], episode.proprio[rows]
-    return Moment(environment.name, robot, episode.seed, now, future, actions, proprio)
-
-
-def imagine(model: WorldActionModel, moment: Moment, **settings) -> Imagined:
+def imagine(model: WorldActionModel, moment: Present, seed: int, **settings) -> Imagined:
     """Imagines a moment's future and scores it and the dummy against what happened."""
-    dream = model.imagine(moment.now, moment.seed, **settings)
-    still = np.array([camera.mount is None for camera in moment.embodiment.cameras])
-    truth = Truth(moment.future, still, episode=moment.episode)
-    return Imagined(moment, dream, truth.score(dream.scene), truth.score(repeat_last_frame(moment.future)))
+    dream, true = model.imagine(moment.observation, seed, **settings), moment.truth
+    truth = Truth(true.scene, model.embodiment.still_cameras, episode=true.episode)
+    return Imagined(moment, dream, truth.score(dream.scene), truth.score(repeat_last_frame(true.scene)))
 
 
 def evaluate_dreams(
@@ -205,8 +153,8 @@ def evaluate_dreams(
 def dream(job: Job) -> list[Imagined]:
     """Three moments of an expert's episode, each imagined."""
     model, environment = opened(job)
-    moments = moments_of(environment, job.seed, model.config.frames, MOMENT_SHARES)
-    return [imagine(model, moment, action_steps=job.action_steps) for moment in moments]
+    moments = moments_of(model, environment, job.seed, MOMENT_SHARES)
+    return [imagine(model, moment, job.seed, action_steps=job.action_steps) for moment in moments]
 
 
 # ---- the verb --------------------------------------------------------------------------------------------------

@@ -14,19 +14,18 @@ from rich.console import Console
 from rich.table import Table as RichTable
 
 from xwam.core.files import write_atomically, write_json
-from xwam.core.types import Observation, RGBDClip, WorldClip
+from xwam.core.types import RGBDClip, WorldClip
 from xwam.data.clips import split
 from xwam.data.episodes import EpisodeStore
 from xwam.data.processes import in_processes, progress_bar
-from xwam.evaluate import FIRST_DREAM_SEED, Job, Moment, loaded, moments_of, opened, single_threaded
-from xwam.imagine.present import recorded
+from xwam.evaluate import FIRST_DREAM_SEED, Job, loaded, opened, single_threaded
+from xwam.imagine.present import Present, moments_of, recorded
 from xwam.model.i3d import I3D
 from xwam.model.lpips import LPIPS
 from xwam.saved import described
 from xwam.scene.baselines import REACH_M, move_with_gripper, repeat_last_frame
 from xwam.scene.folder import ABOUT, read_clip
 from xwam.scene.horizon import draw
-from xwam.scene.metrics import static_views
 from xwam.scene.motion import action_errors, gripper_poses
 from xwam.scene.score import VOXEL_M, ClipScores, Perceptual, Truth, Watch
 from xwam.scene.scoreboard import Scoreboard
@@ -63,9 +62,10 @@ def _opened(networks: Networks) -> tuple[Perceptual | None, Watch | None]:
 class Judge:
     """A true clip: scores predictions of it, and the two baselines."""
 
-    def __init__(self, true: WorldClip, static: Bool[np.ndarray, " V"], networks: Networks, episode: str):
+    def __init__(self, true: WorldClip, static: Bool[np.ndarray, " V"], networks: Networks, name: str):
+        """`name` stands for an episode of its own if the clip does not say from which it is."""
         perceptual, watch = _opened(networks)
-        self._true, self._truth = true, Truth(true.scene, static, perceptual, episode, watch)
+        self._true, self._truth = true, Truth(true.scene, static, perceptual, true.episode or name, watch)
 
     def score(self, predicted: RGBDClip, actions: Float[np.ndarray, "A D"] | None) -> ClipScores:
         """Scores of a prediction, its actions included if both are known."""
@@ -101,14 +101,14 @@ def score_folders(predicted: Sequence[Path], truth: Path, networks: Networks = N
     for name, clips in columns.items():
         if missing := sorted(true.keys() - clips.keys()):
             raise ValueError(f"{name} lacks {len(missing)} of {len(true)} clips of {truth}, such as {missing[0]!r}")
-    moving = np.any([~static_views(read_clip(path).scene) for path in true.values()], axis=0)
+    moving = np.any([~read_clip(path).scene.standing() for path in true.values()], axis=0)
     found: dict[str, list[ClipScores]] = {}
     scales: dict[str, set[str]] = {name: set() for name in columns}
     with progress_bar() as progress:
         bar = progress.add_task("Clips", total=len(true))
         for clip, path in true.items():
             known = read_clip(path)
-            judge = Judge(known, ~moving, networks, episode_of(known, clip))
+            judge = Judge(known, ~moving, networks, clip)
             for name, clips in columns.items():
                 ours = read_clip(clips[clip]).until(known.scene.rgb.shape[1])
                 found.setdefault(name, []).append(judge.score(ours.scene, ours.actions))
@@ -129,12 +129,6 @@ def clips_in(folder: Path) -> dict[str, Path]:
     if not clips:
         raise ValueError(f"{folder} is no clip and holds none: give a folder that `xwam imagine` wrote, or its parent")
     return clips
-
-
-def episode_of(true: WorldClip, name: str) -> str:
-    """What the truth says of the episode that it is from; clips that say nothing stand alone."""
-    told = [str(true.about[key]) for key in ("task", "episode_seed", "dataset", "episode") if key in true.about]
-    return " ".join(told) or name
 
 
 def names_of(paths: Sequence[Path]) -> list[str]:
@@ -228,11 +222,12 @@ def _depth_of(model: WorldActionModel) -> str:
 def judged(work: Work) -> dict[str, list[ClipScores]]:
     """Scores of every model and of the baselines at each moment of an episode, by column."""
     models, found = work.models(), {}
-    for now, true, episode in _moments(work, next(iter(models.values()))):
-        still = np.array([camera.mount is None for camera in next(iter(models.values())).embodiment.cameras])
-        judge = Judge(true, still, work.networks, episode)
+    first = next(iter(models.values()))
+    for moment in _moments(work, first):
+        judge = Judge(moment.truth, first.embodiment.still_cameras, work.networks, moment.name)
         for name, model in models.items():
-            dream = model.imagine(now, work.episode, true.actions if work.given else None)
+            given = moment.truth.actions if work.given else None
+            dream = model.imagine(moment.observation, work.episode, given)
             own = None if work.given or not model.acts else dream.chunk.actions
             found.setdefault(name, []).append(judge.score(dream.scene, own))
         for name, scores in judge.baselines().items():
@@ -240,36 +235,15 @@ def judged(work: Work) -> dict[str, list[ClipScores]]:
     return found
 
 
-def _moments(work: Work, model: WorldActionModel) -> Iterator[tuple[Observation, WorldClip, str]]:
-    """What is seen at each moment, what happened next as the model sees it, and which episode it is of."""
+def _moments(work: Work, model: WorldActionModel) -> Iterator[Present]:
     shares = ((np.arange(work.moments) + 0.5) / work.moments).tolist()
     if work.dataset is None:
         environment = opened(Job(work.checkpoints[0], work.task, work.episode, execute=1, device=work.device))[1]
-        for moment in moments_of(environment, work.episode, model.config.frames, shares):
-            yield moment.now, as_seen(model, moment), moment.episode
+        yield from moments_of(model, environment, work.episode, shares)
         return
     last = EpisodeStore(work.dataset).info(work.episode).length - 1 - model.config.actions
     for share in shares if last >= 0 else ():
-        present = recorded(model, work.dataset, work.episode, int(share * last), chunks=1)
-        yield present.observation, present.truth, f"{work.dataset.name} {work.episode}"
-
-
-def as_seen(model: WorldActionModel, moment: Moment) -> WorldClip:
-    """What happened, cropped and resized as the model sees it."""
-    scene, robot = moment.future, moment.embodiment
-    rgb, depth_m, intrinsics = model.transform.of_views(scene.rgb, scene.depth_m, scene.intrinsics, seed=0)
-    return WorldClip(
-        replace(scene, rgb=rgb, depth_m=depth_m, intrinsics=intrinsics),
-        "simulated",
-        moment.now.instruction,
-        moment.actions,
-        robot.action_period_s,
-        robot.action.column_names,
-        robot.action.units,
-        moment.proprio,
-        robot.proprio.column_names,
-        robot.proprio.units,
-    )
+        yield recorded(model, work.dataset, work.episode, int(share * last), chunks=1)
 
 
 def check_same_sight(models: Sequence[WorldActionModel]) -> None:

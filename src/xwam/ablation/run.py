@@ -164,8 +164,8 @@ def _imagined(job: Job, config: AblationConfig) -> list[dict[str, float | None]]
 def _scores(one: Imagined, lpips: str | None) -> dict[str, float | None]:
     numbers = one.scores.flat()
     if lpips is not None:
-        still, size = one.scores.static, one.moment.future.rgb.shape[2:]
-        images = [clip.rgb[still, 1:].reshape(-1, *size) for clip in (one.dream.scene, one.moment.future)]
+        still, size = one.scores.static, one.moment.truth.scene.rgb.shape[2:]
+        images = [clip.rgb[still, 1:].reshape(-1, *size) for clip in (one.dream.scene, one.moment.truth.scene)]
         numbers["all/static/lpips"] = float(_judge(lpips)(*images).mean())
     return {name: None if math.isnan(value) else value for name, value in numbers.items()}
 

@@ -97,11 +97,15 @@ def unproject(
 def project(
     points: Float[np.ndarray, "*n 3"], intrinsics: Float[np.ndarray, "3 3"], T_frame_cam: Float[np.ndarray, "4 4"]
 ) -> tuple[Float[np.ndarray, "*n 2"], Float[np.ndarray, "*n"]]:
-    """Pixel coordinates (x, y) and depth in metres of points; the inverse of `unproject`."""
+    """Pixel coordinates (x, y) and depth in metres of points; the inverse of `unproject`.
+
+    Points in the camera's own plane, at depth 0, are infinitely far outside of its image, or NaN.
+    """
     in_camera = transform(invert(T_frame_cam), points)
     z = in_camera[..., 2]
     focal, centre = intrinsics[[0, 1], [0, 1]], intrinsics[:2, 2]
-    return in_camera[..., :2] / z[..., None] * focal + centre, z
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return in_camera[..., :2] / z[..., None] * focal + centre, z
 
 
 def transform(T_a_b: Float[np.ndarray, "*n 4 4"], points: Float[np.ndarray, "*n 3"]) -> Float[np.ndarray, "*n 3"]:

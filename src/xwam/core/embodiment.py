@@ -217,6 +217,11 @@ class Embodiment(Frozen):
     def camera_names(self) -> tuple[str, ...]:
         return tuple(camera.name for camera in self.cameras)
 
+    @property
+    def still_cameras(self) -> Bool[np.ndarray, " V"]:
+        """Which cameras stand still: those that are mounted on nothing that moves."""
+        return np.array([camera.mount is None for camera in self.cameras])
+
     def widened(self, proprio_width: int, action_width: int) -> Self:
         """The same robot for a network of these widths, which pads its vectors; raises if they are too narrow."""
         widths = {"proprio": proprio_width, "action": action_width}

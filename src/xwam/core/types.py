@@ -9,14 +9,17 @@ from dataclasses import dataclass, field, replace
 from typing import Literal, Self
 
 import numpy as np
-from jaxtyping import Bool, Float, UInt8
+from jaxtyping import Bool, Float, Int, UInt8
 
+from xwam.core.cameras import pose_errors
 from xwam.core.depth import DepthScale, InverseDepthAlignment
 
 Origin = Literal["imagined", "recorded", "simulated"]
 
 # What a pixel shows, where that is known: `RGBDClip.layers`.
 BACKGROUND, ROBOT, OBJECT = 0, 1, 2
+# A camera moves if its pose leaves the first one by more than recording and rounding explain.
+MOVED_M, MOVED_RAD = 1e-4, 1e-4
 
 
 @dataclass(frozen=True)
@@ -66,6 +69,20 @@ class RGBDClip:
         if len(self.cameras) != V:
             raise ValueError(f"{len(self.cameras)} camera names {self.cameras} for {V} views")
 
+    def at(self, frames: slice | Int[np.ndarray, " n"]) -> Self:
+        """Only these frames, in this order."""
+        return replace(self, **{name: values[:, frames] for name, values in self.over_time().items()})
+
+    def over_time(self) -> dict[str, np.ndarray]:
+        """What it holds of every frame, of axes V T ..., by name; without what is unknown."""
+        held = {name: getattr(self, name) for name in ("rgb", "depth_m", "intrinsics", "T_base_cam", "layers")}
+        return {name: values for name, values in held.items() if values is not None}
+
+    def standing(self) -> Bool[np.ndarray, " V"]:
+        """Which cameras stand still: within 0.1 mm and 0.1 mrad of where they are at frame 0."""
+        distance_m, angle_rad = pose_errors(self.T_base_cam, self.T_base_cam[:, :1])
+        return (distance_m.max(axis=1) <= MOVED_M) & (angle_rad.max(axis=1) <= MOVED_RAD)
+
 
 @dataclass(frozen=True)
 class Dream:
@@ -100,13 +117,18 @@ class WorldClip:
     alignments: dict[str, InverseDepthAlignment] = field(default_factory=dict)
     about: dict[str, str | int | float] = field(default_factory=dict)
 
+    @property
+    def episode(self) -> str:
+        """The episode that it is from, as far as `about` tells; else empty."""
+        told = (self.about.get(key) for key in ("task", "episode_seed", "dataset", "episode"))
+        return " ".join(str(part) for part in told if part is not None)
+
     def until(self, frames: int) -> Self:
         """The first `frames` frames, and what led through them; the whole clip if it has no more."""
         total = self.scene.rgb.shape[1]
         if frames >= total:
             return self
-        names = ("rgb", "depth_m", "intrinsics", "T_base_cam", *(("layers",) if self.scene.layers is not None else ()))
-        scene = replace(self.scene, **{name: getattr(self.scene, name)[:, :frames] for name in names})
+        scene = self.scene.at(slice(frames))
         actions = None if self.actions is None else self.actions[: len(self.actions) * (frames - 1) // (total - 1)]
         proprio = None if self.proprio is None else self.proprio[:frames]
         seams = tuple(seam for seam in self.seams if seam < frames - 1)

@@ -80,9 +80,8 @@ def _joined(
 ) -> WorldClip:
     """One clip; a frame at a seam is the last of the earlier chunk, from which the later one began."""
     scenes, robot = [dream.scene for dream in dreams], model.embodiment
-    fields = ("rgb", "depth_m", "intrinsics", "T_base_cam")
-    joined = {name: _in_time([getattr(scene, name) for scene in scenes], axis=1) for name in fields}
-    scene = replace(scenes[0], **joined)
+    parts = [scene.over_time() for scene in scenes]
+    scene = replace(scenes[0], **{name: _in_time([part[name] for part in parts], axis=1) for name in parts[0]})
     step = scenes[0].rgb.shape[1] - 1
     return WorldClip(
         scene=scene,

@@ -1,5 +1,6 @@
 """What a future is imagined from: a moment of a simulated or recorded episode, with what happened next, or files."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,8 +9,8 @@ from jaxtyping import Float, UInt8
 
 from xwam.core.embodiment import Embodiment
 from xwam.core.types import DepthScale, Observation, Origin, RGBDClip, WorldClip
-from xwam.data.episodes import EpisodeStore, Views
-from xwam.sim.env import make_environment
+from xwam.data.episodes import Episode, EpisodeStore, Views
+from xwam.sim.env import Environment, make_environment
 from xwam.sim.layers import layers_of
 from xwam.sim.record import demonstrate
 from xwam.wam import WorldActionModel
@@ -41,36 +42,67 @@ class _Recording:
 def simulated(
     model: WorldActionModel, task: str, seed: int, share: float, chunks: int, instruction: str | None = None
 ) -> Present:
-    """A moment of an unseen, undisturbed episode of the task's expert, this share of the way through it.
+    """A moment of an unseen, undisturbed episode of the task's expert, this share of the way through it, with layers.
 
-    It lies as for one chunk, however many follow; what the expert did after the episode's end nobody knows.
+    Raises ValueError if the expert fails with this seed.
     """
-    if not 0 <= share <= 1:
-        raise ValueError(f"share {share}: give 0, the start of the episode, to 1, the last moment with a whole future")
     environment = make_environment(task, *model.config.image_size)
     try:
-        robot = environment.embodiment
-        robot.check_same_robot(model.embodiment)
-        episode = demonstrate(environment, seed, noise=0.0)
-        if episode is None:
-            raise ValueError(f"the expert of {task} fails with seed {seed}: choose another seed")
-        last = episode.length - 1 - model.config.actions
-        row = int(share * max(last, 0))
-        rows = _rows(model, row, episode.length, chunks)
-        seen = ({name: x[rows] for name, x in views.items()} for views in _fields(episode))
-        recording = _Recording(
-            views=Views(*seen),
-            proprio=episode.proprio[rows],
-            actions=episode.actions[row : rows[-1]],
-            instruction=instruction or environment.instructions[0],
-            depth_scale="metric",
-            origin="simulated",
-            about={"task": task, "episode_seed": seed, "row": row},
-            layers=layers_of(environment, episode, rows.tolist()),
-        )
-        return _present(model, recording, f"{task}, seed {seed}, row {row}")
+        environment.embodiment.check_same_robot(model.embodiment)
+        found = moments_of(model, environment, seed, [share], chunks, instruction, with_layers=True)
     finally:
         environment.close()
+    if not found:
+        raise ValueError(f"the expert of {task} fails with seed {seed}: choose another seed")
+    return found[0]
+
+
+def moments_of(
+    model: WorldActionModel,
+    environment: Environment,
+    seed: int,
+    shares: Sequence[float],
+    chunks: int = 1,
+    instruction: str | None = None,
+    with_layers: bool = False,
+) -> list[Present]:
+    """Moments at these shares of an unseen, undisturbed episode of the expert; none if the expert fails.
+
+    They lie as for one chunk, however many follow; what the expert did after the episode's end nobody knows.
+    """
+    for share in shares:
+        if not 0 <= share <= 1:
+            raise ValueError(f"share {share}: give 0, the episode's start, to 1, the last moment with a whole future")
+    episode = demonstrate(environment, seed, noise=0.0)
+    if episode is None:
+        return []
+    last = max(episode.length - 1 - model.config.actions, 0)
+    told = instruction or environment.instructions[0]
+    return [_moment(model, environment, episode, int(share * last), chunks, told, with_layers) for share in shares]
+
+
+def _moment(
+    model: WorldActionModel,
+    environment: Environment,
+    episode: Episode,
+    row: int,
+    chunks: int,
+    instruction: str,
+    with_layers: bool,
+) -> Present:
+    rows = _rows(model, row, episode.length, chunks)
+    seen = ({name: x[rows] for name, x in views.items()} for views in _fields(episode))
+    recording = _Recording(
+        views=Views(*seen),
+        proprio=episode.proprio[rows],
+        actions=episode.actions[row : rows[-1]],
+        instruction=instruction,
+        depth_scale="metric",
+        origin="simulated",
+        about={"task": environment.name, "episode_seed": episode.seed, "row": row},
+        layers=layers_of(environment, episode, rows.tolist()) if with_layers else None,
+    )
+    return _present(model, recording, f"{environment.name}, seed {episode.seed}, row {row}")
 
 
 def recorded(

@@ -16,9 +16,7 @@ REACH_M = 0.1
 
 def repeat_last_frame(true: RGBDClip) -> RGBDClip:
     """The dummy that a dream must beat: the last frame known before it, frame 0, again and again; cameras stay too."""
-    frames = np.zeros(true.rgb.shape[1], dtype=np.int64)
-    names = ("rgb", "depth_m", "intrinsics", "T_base_cam")
-    return replace(true, layers=None, **{name: getattr(true, name)[:, frames] for name in names})
+    return true.at(np.zeros(true.rgb.shape[1], dtype=np.int64))
 
 
 def move_with_gripper(
@@ -94,8 +92,7 @@ def _pixels(
     size: tuple[int, int],
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, Bool[np.ndarray, " N"]]:
     """Row, column and depth of the points that fall into the image, and which these are."""
-    with np.errstate(divide="ignore", invalid="ignore"):  # points in the camera's own plane are outside its image
-        places, z = project(points_m, intrinsics, T_base_cam)
+    places, z = project(points_m, intrinsics, T_base_cam)
     inside = (z > 0) & (places >= 0).all(axis=-1) & (places < size[::-1]).all(axis=-1)
     column, row = places[inside].astype(np.int64).T
     return row, column, z[inside].astype(np.float32), inside

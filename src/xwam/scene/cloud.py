@@ -3,7 +3,7 @@
 clip -- keep known depth, drop flying pixels --> unproject per view --> base frame --> fused cloud
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Int, UInt8
@@ -65,7 +65,7 @@ def fuse(
     """
     if not 0 <= frame < clip.rgb.shape[1]:
         raise ValueError(f"frame {frame} of a clip that has {clip.rgb.shape[1]}: count from 0")
-    check_scene(_alone(clip, frame), f"frame {frame}")
+    check_scene(clip.at(slice(frame, frame + 1)), f"frame {frame}")
     depth_m, intrinsics, poses = clip.depth_m[:, frame], clip.intrinsics[:, frame], clip.T_base_cam[:, frame]
     keep = depth_m > 0
     places = unproject(depth_m, intrinsics, poses)
@@ -88,12 +88,6 @@ def fuse(
         None if clip.layers is None else clip.layers[:, frame][keep],
     )
     return cloud if voxel_m is None else downsample(cloud, voxel_m)
-
-
-def _alone(clip: RGBDClip, frame: int) -> RGBDClip:
-    """A frame as a clip of its own."""
-    names = ("rgb", "depth_m", "intrinsics", "T_base_cam")
-    return replace(clip, layers=None, **{name: getattr(clip, name)[:, frame : frame + 1] for name in names})
 
 
 def downsample(cloud: PointCloud, voxel_m: float) -> PointCloud:

@@ -71,8 +71,7 @@ def _gap(
     intrinsics: Float[np.ndarray, "3 3"],
     T_base_cam: Float[np.ndarray, "4 4"],
 ) -> Float[np.ndarray, " N"]:
-    with np.errstate(divide="ignore", invalid="ignore"):  # points in the camera's own plane are outside its image
-        pixels, z = project(points_m, intrinsics, T_base_cam)
+    pixels, z = project(points_m, intrinsics, T_base_cam)
     inverse, inside = interpolated(1 / depth_m, pixels)
     return np.where(inside & (z > 0), z - 1 / inverse, np.nan)
 

@@ -4,8 +4,6 @@ import numpy as np
 from jaxtyping import Bool, Float, UInt8
 from scipy.ndimage import gaussian_filter
 
-from xwam.core.types import RGBDClip
-
 PSNR_OF_IDENTICAL_DB = 100.0
 """A finite stand-in for infinity, so that a mean over frames stays a number."""
 
@@ -69,11 +67,6 @@ def delta1(
     known = true_m > 0
     near = (predicted_m < 1.25 * true_m) & (true_m < 1.25 * predicted_m)
     return masked_mean(near, known if mask is None else known & mask)
-
-
-def static_views(clip: RGBDClip) -> Bool[np.ndarray, " V"]:
-    """Views whose camera stands still: every entry of T_base_cam within 1e-4 (0.1 mm) of frame 0's."""
-    return np.abs(clip.T_base_cam - clip.T_base_cam[:, :1]).max(axis=(1, 2, 3)) < 1e-4
 
 
 def masked_mean(

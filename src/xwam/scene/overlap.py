@@ -133,8 +133,7 @@ def _looked_up(
     scene: RGBDClip, codes: Float[np.ndarray, "V H W"], view: int, points_m: Float[np.ndarray, "N 3"]
 ) -> tuple[Float[np.ndarray, " N"], Float[np.ndarray, " N"]]:
     """A view's codes where points appear in it, bilinear, NaN outside and beside the unknown; and their depth there."""
-    with np.errstate(divide="ignore", invalid="ignore"):  # points in the camera's own plane are outside its image
-        pixels, z = project(points_m, scene.intrinsics[view, 0], scene.T_base_cam[view, 0])
+    pixels, z = project(points_m, scene.intrinsics[view, 0], scene.T_base_cam[view, 0])
     code, inside = interpolated(codes[view], pixels)
     inside &= z > 1e-3
     return np.where(inside, code, np.nan), np.where(inside, z, 1.0)

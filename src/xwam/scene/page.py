@@ -23,7 +23,6 @@ from xwam.core.depth import InverseDepthAlignment
 from xwam.core.files import write_atomically
 from xwam.core.pictures import depth_range, jpeg, viridis
 from xwam.core.types import RGBDClip, WorldClip
-from xwam.scene.metrics import static_views
 from xwam.scene.page_data import REACH, STEPS_PER_E, encode_depth, pack
 from xwam.scene.stage import anchors, first_direction, workspace
 from xwam.scene.surface import MAX_INCIDENCE_DEG, on_surface
@@ -169,7 +168,7 @@ def _describe_clip(label: str, clip: WorldClip) -> dict:
         "intrinsics": np.round(focal_and_centre, 4).tolist(),
         # column-major, as WebGL has matrices
         "poses": np.round(np.swapaxes(scene.T_base_cam, -1, -2).reshape(len(scene.cameras), frames, 16), 6).tolist(),
-        "moving": (~static_views(scene)).tolist(),
+        "moving": (~scene.standing()).tolist(),
         "layers": scene.layers is not None,
         "depthRanges": [depth_range(depth_m) for depth_m in scene.depth_m],
         "seams": list(clip.seams),

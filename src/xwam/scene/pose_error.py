@@ -8,9 +8,6 @@ from jaxtyping import Float
 from xwam.core.cameras import pose_errors
 from xwam.core.types import RGBDClip
 
-# A camera moves if its pose leaves the first one by more than recording and rounding explain.
-MOVED_M, MOVED_RAD = 1e-4, 1e-4
-
 
 @dataclass(frozen=True)
 class PoseError:
@@ -37,15 +34,8 @@ def wrist_pose_errors(predicted: RGBDClip, true: RGBDClip) -> dict[str, PoseErro
     frames = min(predicted.T_base_cam.shape[1], true.T_base_cam.shape[1])
     if frames < 2:
         raise ValueError("a clip of one frame foretells no pose: give two or more")
-    errors = {}
-    for v, name in enumerate(true.cameras):
-        ours, theirs = predicted.T_base_cam[v, :frames], true.T_base_cam[v, :frames]
-        if _moves(ours) or _moves(theirs):
-            distance_m, angle_rad = pose_errors(ours, theirs)
-            errors[name] = PoseError(1000 * distance_m, np.degrees(angle_rad))
-    return errors
-
-
-def _moves(poses: Float[np.ndarray, "T 4 4"]) -> bool:
-    distance_m, angle_rad = pose_errors(poses, poses[:1])
-    return bool(distance_m.max() > MOVED_M or angle_rad.max() > MOVED_RAD)
+    predicted, true = predicted.at(slice(frames)), true.at(slice(frames))
+    distance_m, angle_rad = pose_errors(predicted.T_base_cam, true.T_base_cam)
+    errors = zip(true.cameras, 1000 * distance_m, np.degrees(angle_rad), strict=True)
+    still = predicted.standing() & true.standing()
+    return {name: PoseError(mm, deg) for (name, mm, deg), stands in zip(errors, still, strict=True) if not stands}

@@ -18,7 +18,7 @@ from xwam.scene.checks import check_scene
 from xwam.scene.cloud import fuse
 from xwam.scene.consistency import cross_view_m
 from xwam.scene.distances import distances
-from xwam.scene.metrics import abs_rel, delta1, masked_mean, psnr, rmse_m, ssim_map, static_views
+from xwam.scene.metrics import abs_rel, delta1, masked_mean, psnr, rmse_m, ssim_map
 
 Region = Literal["changed", "all"]
 REGIONS: tuple[Region, ...] = get_args(Region)
@@ -73,7 +73,7 @@ class Truth:
             raise ValueError(f"true depth is {scene.depth_scale}: only metric depth can judge")
         check_scene(scene, "the truth")
         self.scene, self._perceptual, self._episode = scene, perceptual, episode
-        self.static = static_views(scene) if static is None else static
+        self.static = scene.standing() if static is None else static
         self._watch = watch
         self._features = None if watch is None else watch(scene.rgb[self.static])
         self._changed = changed_mask(scene)

@@ -5,7 +5,6 @@ from jaxtyping import Bool, Float
 
 from xwam.core.types import RGBDClip
 from xwam.scene.cloud import fuse
-from xwam.scene.metrics import static_views
 
 
 def workspace(clip: RGBDClip) -> Float[np.ndarray, "2 3"]:
@@ -31,7 +30,7 @@ def workspace(clip: RGBDClip) -> Float[np.ndarray, "2 3"]:
 
 def looking(clip: RGBDClip) -> Bool[np.ndarray, " V"]:
     """The still cameras, or all if none stands still: they tell what a clip is about."""
-    still = static_views(clip)
+    still = clip.standing()
     return still if still.any() else ~still
 
 
