@@ -7,7 +7,7 @@ import pytest
 
 from world_clips import world_clip
 from xwam.scene.live import LiveServer, serve
-from xwam.scene.page import PageContent, depth_blob, nearest, picture_blob
+from xwam.scene.page import PageContent, depth_blob, flow_blob, nearest, picture_blob
 
 
 @pytest.fixture
@@ -35,6 +35,9 @@ def test_the_page_has_no_blobs_and_gets_them(server):
     scene = server.content.scenes[0]
     assert get(server, "/blob/rgb-0-1-2")[1] == picture_blob(scene, 1, 2)
     assert get(server, "/blob/depth-0-1-2")[1] == depth_blob(scene, 1, 2, nearest(scene))
+    assert get(server, "/blob/flow-0-1-0")[1] == flow_blob(scene, 1, 0)
+    answer, none = get(server, f"/blob/flow-0-1-{scene.rgb.shape[1] - 1}")
+    assert answer.status == 200 and none == b""
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from xwam.core.depth import InverseDepthAlignment
 from xwam.core.types import ROBOT, WorldClip
 from xwam.scene.baselines import repeat_last_frame
 from xwam.scene.comparison import compare
+from xwam.scene.flow import streaks
 from xwam.scene.page import PageContent, Score, depth_blob, describe, nearest, write_page
 from xwam.scene.page_data import ON_SURFACE, STEPS_PER_E, decode_depth, encode_depth, pack, unpack
 
@@ -63,12 +64,14 @@ def test_a_page_holds_every_frame_and_asks_no_host(tmp_path):
     assert "http://" not in html.replace("http://www.w3.org/2000/svg", "") and "https://" not in html
     assert "connect-src 'none'" in html and not re.search(r'\b(src|href)="(?!data:)', html)
     blobs = dict(re.findall(r'octet-stream" id="([\w-]+)">([^<]*)<', html))
-    assert len(blobs) == 2 * 2 * 5
+    assert len(blobs) == 3 * 2 * 5
     described = scene_of(html)["clips"][0]
     codes, flags = unpack(base64.b64decode(blobs["depth-0-1-3"]), 24, 32)
     true_m = clip.scene.depth_m[1, 3]
     assert np.allclose(decode_depth(codes, described["nearest"]), true_m, rtol=2e-4)
     assert (flags >> 1 == clip.scene.layers[1, 3]).all()
+    drawn = np.frombuffer(base64.b64decode(blobs["flow-0-1-3"]), "<f4").reshape(-1, 2, 3)
+    assert described["flow"] and (drawn == streaks(clip.scene, 1, 3)).all()
     assert np.allclose(np.reshape(described["poses"][1][3], (4, 4)).T, clip.scene.T_base_cam[1, 3], atol=1e-5)
     with av.open(str(_file(tmp_path / "a.jpg", base64.b64decode(blobs["rgb-0-1-3"])))) as container:
         picture = next(container.decode(video=0)).to_ndarray(format="rgb24")
@@ -102,7 +105,7 @@ def test_no_text_can_leave_its_place(tmp_path):
     clip = imagined(instruction=HOSTILE, cameras=(HOSTILE, "b"), **names)
     scores = (Score(HOSTILE, (1.0,), HOSTILE),)
     html = write_page(tmp_path / "page.html", PageContent({HOSTILE: clip}, title=HOSTILE, scores=scores)).read_text()
-    assert html.count("</script>") == html.count("<script") == 2 + 2 * 2 * 5
+    assert html.count("</script>") == html.count("<script") == 2 + 3 * 2 * 5
     assert "window.stolen = 1</script>" not in html
     assert unescape(re.search(r"<h1>(.*?)</h1>", html)[1]) == HOSTILE
     described = scene_of(html)

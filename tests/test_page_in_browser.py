@@ -115,7 +115,7 @@ def test_keys_play_and_step(opened):
 def test_controls_change_what_is_seen(opened):
     go(opened, 0)
     before = opened.picture("#stage")
-    for name in ("left", "objects", "hide flying pixels", "frustums"):
+    for name in ("left", "objects", "hide flying pixels", "frustums", "motion, 5 frames long"):
         press = f"[...document.querySelectorAll('.toggle')].find((b) => b.textContent === {name!r}).click()"
         opened.run(press)
         changed = (np.abs(opened.picture("#stage").astype(int) - before).max(axis=-1) > 30).sum()

@@ -86,7 +86,16 @@ def unproject(
     T_frame_cam: Float[np.ndarray, "*n 4 4"],
 ) -> Float[np.ndarray, "*n H W 3"]:
     """The point that every pixel shows, in metres, in the frame that `T_frame_cam` leads to."""
-    pixels = pixel_grid(*depth_m.shape[-2:])
+    return lifted(pixel_grid(*depth_m.shape[-2:]), depth_m, intrinsics, T_frame_cam)
+
+
+def lifted(
+    pixels: Float[np.ndarray, "H W 2"],
+    depth_m: Float[np.ndarray, "*n H W"],
+    intrinsics: Float[np.ndarray, "*n 3 3"],
+    T_frame_cam: Float[np.ndarray, "*n 4 4"],
+) -> Float[np.ndarray, "*n H W 3"]:
+    """As `unproject`, but of an image's places (x, y), wherever they are, and the depth there."""
     focal = np.stack([intrinsics[..., 0, 0], intrinsics[..., 1, 1]], axis=-1)[..., None, None, :]
     centre = intrinsics[..., None, None, :2, 2]
     xy = (pixels - centre) / focal * depth_m[..., None]

@@ -12,6 +12,7 @@ from xwam.core.cameras import unproject
 from xwam.core.types import RGBDClip
 from xwam.scene.checks import check_scene
 from xwam.scene.consistency import confidence
+from xwam.scene.flow import scene_flow
 from xwam.scene.surface import MAX_INCIDENCE_DEG, normals, on_surface
 
 
@@ -19,8 +20,9 @@ from xwam.scene.surface import MAX_INCIDENCE_DEG, normals, on_surface
 class PointCloud:
     """Points in metres in the base frame, their sRGB colours, and the view that saw each.
 
-    If asked for, also unit `normals` towards that view (0 where its neighbours are unknown) and `confidence` in (0, 1);
-    if the clip has them, `layers`: `BACKGROUND`, `ROBOT` or `OBJECT`.
+    If asked for, also unit `normals` towards that view (0 where its neighbours are unknown), `confidence` in (0, 1) and
+    `flow_m`, how far each moves until the next frame (NaN where it is not tracked); if the clip has them, `layers`:
+    `BACKGROUND`, `ROBOT` or `OBJECT`.
     """
 
     points_m: Float32[np.ndarray, "N 3"]
@@ -29,6 +31,7 @@ class PointCloud:
     normals: Float32[np.ndarray, "N 3"] | None = None
     confidence: Float32[np.ndarray, " N"] | None = None
     layers: UInt8[np.ndarray, " N"] | None = None
+    flow_m: Float32[np.ndarray, "N 3"] | None = None
 
     def __len__(self) -> int:
         return len(self.points_m)
@@ -54,13 +57,15 @@ def fuse(
     with_normals: bool = False,
     with_confidence: bool = False,
     min_confidence: float = 0.0,
+    with_flow: bool = False,
 ) -> PointCloud:
     """All views of one frame as one cloud.
 
     Pixels of unknown depth (0) are dropped, and so are those that fly between a near and a far surface (see
     `on_surface`; None keeps them). `pixels` restricts the cloud to some pixels, `bounds_m` to a box of the base
     frame (lowest corner, highest corner), `voxel_m` leaves one mean point per cube of that edge. With confidence (see
-    `consistency.confidence`), points below `min_confidence` go: at 0.4 those that other views contradict.
+    `consistency.confidence`), points below `min_confidence` go: at 0.4 those that other views contradict. Flow is that
+    of `flow.scene_flow`, of all frames but the last.
     Raises ValueError if the frame's cameras or depth are wrong.
     """
     if not 0 <= frame < clip.rgb.shape[1]:
@@ -86,12 +91,13 @@ def fuse(
         None if turned is None else turned[keep].astype(np.float32),
         None if sure is None else sure[keep].astype(np.float32),
         None if clip.layers is None else clip.layers[:, frame][keep],
+        scene_flow(clip, frame)[keep] if with_flow else None,
     )
     return cloud if voxel_m is None else downsample(cloud, voxel_m)
 
 
 def downsample(cloud: PointCloud, voxel_m: float) -> PointCloud:
-    """One point per occupied cube of edge `voxel_m`, of what is in it: mean place, colour and normal.
+    """One point per occupied cube of edge `voxel_m`, of what is in it: mean place, colour, normal and known flow.
 
     Points weigh as much as they are sure, if confidence is known; the cube's own is that of its surest point. View and
     layer are those of the first view that saw it.
@@ -112,7 +118,11 @@ def downsample(cloud: PointCloud, voxel_m: float) -> PointCloud:
         sums = [np.bincount(cube, weights=weight * column, minlength=count) for column in values.T]
         return np.stack(sums, axis=-1) / total
 
-    turned, sure = cloud.normals, cloud.confidence
+    turned, sure, flow = cloud.normals, cloud.confidence, cloud.flow_m
+    if flow is not None:
+        known = np.isfinite(flow)
+        share = mean(known.astype(np.float64))
+        flow = (mean(np.where(known, flow, 0.0)) / np.where(share > 0, share, np.nan)).astype(np.float32)
     if turned is not None:
         length = np.linalg.norm(turned := mean(turned), axis=-1, keepdims=True)
         turned = (turned / np.where(length > 0, length, 1.0)).astype(np.float32)
@@ -126,4 +136,5 @@ def downsample(cloud: PointCloud, voxel_m: float) -> PointCloud:
         turned,
         sure,
         None if cloud.layers is None else cloud.layers[first],
+        flow,
     )

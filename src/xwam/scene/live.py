@@ -8,10 +8,11 @@ from functools import cached_property
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-from xwam.scene.page import PageContent, depth_blob, nearest, page, picture_blob
+from xwam.scene.flow import can_flow
+from xwam.scene.page import PageContent, depth_blob, flow_blob, nearest, page, picture_blob
 
 HOST = "127.0.0.1"
-BLOB = re.compile(r"/blob/(rgb|depth)-(\d{1,6})-(\d{1,6})-(\d{1,6})")
+BLOB = re.compile(r"/blob/(rgb|depth|flow)-(\d{1,6})-(\d{1,6})-(\d{1,6})")
 
 
 class LiveServer(ThreadingHTTPServer):
@@ -33,12 +34,14 @@ class LiveServer(ThreadingHTTPServer):
         return page(self.content, blobs="", live=True).encode()
 
     def blob(self, kind: str, clip: int, view: int, frame: int) -> bytes | None:
-        """A picture or depth, or None if there is no such clip, view or frame."""
+        """A picture, depth or flow, or None if there is no such clip, view or frame, or no flow."""
         scenes = self.content.scenes
         if clip >= len(scenes) or view >= scenes[clip].rgb.shape[0] or frame >= scenes[clip].rgb.shape[1]:
             return None
         if kind == "rgb":
             return picture_blob(scenes[clip], view, frame)
+        if kind == "flow":
+            return flow_blob(scenes[clip], view, frame) if can_flow(scenes[clip]) else None
         return depth_blob(scenes[clip], view, frame, self.nearest_m[clip])
 
 
@@ -53,7 +56,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._answer("text/html; charset=utf-8", self.server.html)
         elif (named := BLOB.fullmatch(self.path)) and (
             blob := self.server.blob(named[1], *map(int, named.groups()[1:]))
-        ):
+        ) is not None:
             self._answer("application/octet-stream", blob)
         else:
             self.send_error(HTTPStatus.NOT_FOUND)

@@ -23,6 +23,7 @@ from xwam.core.depth import InverseDepthAlignment
 from xwam.core.files import write_atomically
 from xwam.core.pictures import depth_range, jpeg, viridis
 from xwam.core.types import RGBDClip, WorldClip
+from xwam.scene.flow import can_flow, streaks
 from xwam.scene.page_data import REACH, STEPS_PER_E, encode_depth, pack
 from xwam.scene.stage import anchors, first_direction, workspace
 from xwam.scene.surface import MAX_INCIDENCE_DEG, on_surface
@@ -103,6 +104,8 @@ def _blobs(scenes: list[RGBDClip]) -> Iterator[tuple[str, bytes]]:
         for view, frame in np.ndindex(*scene.rgb.shape[:2]):
             yield f"rgb-{number}-{view}-{frame}", picture_blob(scene, view, frame)
             yield f"depth-{number}-{view}-{frame}", depth_blob(scene, view, frame, nearest_m)
+            if can_flow(scene):
+                yield f"flow-{number}-{view}-{frame}", flow_blob(scene, view, frame)
 
 
 def picture_blob(scene: RGBDClip, view: int, frame: int) -> bytes:
@@ -116,6 +119,11 @@ def depth_blob(scene: RGBDClip, view: int, frame: int, nearest_m: float) -> byte
     surface = on_surface(depth_m[None], scene.intrinsics[view, frame][None], MAX_INCIDENCE_DEG)[0]
     layers = None if scene.layers is None else scene.layers[view, frame]
     return pack(encode_depth(depth_m, nearest_m), surface, layers)
+
+
+def flow_blob(scene: RGBDClip, view: int, frame: int) -> bytes:
+    """Streaks of what moves until the next frame: six floats each, where it is and where it will be."""
+    return streaks(scene, view, frame).astype("<f4").tobytes()
 
 
 def nearest(scene: RGBDClip) -> float:
@@ -170,6 +178,7 @@ def _describe_clip(label: str, clip: WorldClip) -> dict:
         "poses": np.round(np.swapaxes(scene.T_base_cam, -1, -2).reshape(len(scene.cameras), frames, 16), 6).tolist(),
         "moving": (~scene.standing()).tolist(),
         "layers": scene.layers is not None,
+        "flow": can_flow(scene),
         "depthRanges": [depth_range(depth_m) for depth_m in scene.depth_m],
         "seams": list(clip.seams),
         "about": clip.about,

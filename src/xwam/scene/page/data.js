@@ -1,5 +1,6 @@
 "use strict";
-// What the page holds: a description as JSON, and for every clip, view and frame two blobs: a JPEG, and depth with flags.
+// What the page holds: a description as JSON, and for every clip, view and frame blobs: a JPEG, depth with flags, and
+// where flow is known streaks of what moves.
 // In a page from disk a blob is base64 in an element; in a live one it comes from the server of the page itself.
 
 const scene = JSON.parse(document.getElementById("scene").textContent);
@@ -55,8 +56,8 @@ class Moments {
 
   async decode(clip, view, frame) {
     const place = `${clip.index}-${view}-${frame}`;
-    const [picture, depth] = await Promise.all([blob("rgb-" + place), blob("depth-" + place).then(inflate)]);
+    const [picture, depth, flow] = await Promise.all([blob("rgb-" + place), blob("depth-" + place).then(inflate), clip.flow ? blob("flow-" + place) : new Uint8Array()]);
     const image = await createImageBitmap(new Blob([picture], { type: "image/jpeg" }), { colorSpaceConversion: "none" });
-    return { image, ...unpack(depth, clip.height, clip.width) };
+    return { image, streaks: new Float32Array(flow.buffer), ...unpack(depth, clip.height, clip.width) };
   }
 }

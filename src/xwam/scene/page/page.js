@@ -9,7 +9,7 @@ scene.clips.forEach((clip, index) => {
 // What is shown; every control changes this, and then calls `renew` or `stage.redraw`.
 const look = {
   clips: [...scene.clips], views: new Set(viewNames), layers: 7, overlaid: false, colour: "seen", pointSize: 1.4,
-  surface: true, box: scene.bounds, cameras: true, pictures: true, shading: true,
+  surface: true, box: scene.bounds, cameras: true, pictures: true, shading: true, motion: false,
 };
 const period = Math.min(...scene.clips.map((clip) => clip.period));
 const ticks = Math.max(...scene.clips.map((clip) => Math.round(((clip.frames - 1) * clip.period) / period)));
@@ -131,7 +131,8 @@ function pointGroup() {
     element("div", { class: "toggles" },
       toggle("hide flying pixels", true, (on) => { look.surface = on; }),
       toggle("workspace only", true, (on) => { look.box = on ? scene.bounds : everywhere; }),
-      toggle("shading", true, (on) => { look.shading = on; })));
+      toggle("shading", true, (on) => { look.shading = on; }),
+      ...(scene.clips.some((clip) => clip.flow) ? [toggle(`motion, ${STREAK_FRAMES} frames long`, false, (on) => { look.motion = on; })] : [])));
 }
 
 function cameraGroup() {

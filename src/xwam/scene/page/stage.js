@@ -2,6 +2,7 @@
 
 const BADGES = 44; // pixels at the top of a panel for what it shows
 const LAYERS = ["background", "robot", "objects"]; // in the order of core/types.py
+const STREAK = [1, 0.8, 0.1], STREAK_FRAMES = 5;
 const VIEW_COLOURS = ["#2f7ed8", "#e1812c", "#3a923a", "#c03d3e", "#9372b2", "#845b53"];
 
 function rgb(hex) {
@@ -87,10 +88,11 @@ class Stage {
     const drawing = { rectangle, matrix: panel.matrix, views: [], pictures: [], lines: [...this.axes()] };
     for (const clip of panel.clips) {
       if (!this.frames.has(clip)) continue;
-      const [frame] = this.frames.get(clip);
+      const [frame, moment] = this.frames.get(clip);
       clip.cameras.forEach((name, view) => {
         if (!this.look.views.has(name)) return;
         drawing.views.push({ clip, view, frame, tint: this.tint(clip, name) });
+        if (this.look.motion) this.streaks(drawing, clip, moment[view].streaks);
         if (this.look.cameras) this.camera(drawing, clip, view, frame);
       });
     }
@@ -105,6 +107,15 @@ class Stage {
   // The base frame's axes, 10 cm long where depth has metres: x red, y green, z blue.
   axes() {
     return [[1, 0, 0], [0, 1, 0], [0, 0, 1]].map((axis) => [0, 0, 0, ...axis.map((x) => 0.1 * x), ...add([0.15, 0.15, 0.2], axis, 0.65), 0.9]);
+  }
+
+  // Where points that move would be after so many frames like this one: one alone is lost among the points.
+  streaks(drawing, clip, ends) {
+    const paint = this.look.overlaid ? rgb(clip.colour) : STREAK, [low, high] = this.look.box;
+    for (let k = 0; k < ends.length; k += 6) {
+      const from = [...ends.subarray(k, k + 3)], step = [0, 1, 2].map((axis) => ends[k + 3 + axis] - from[axis]);
+      if (from.every((x, axis) => low[axis] <= x && x <= high[axis])) drawing.lines.push([...from, ...add(from, step, STREAK_FRAMES), ...paint, 0.9]);
+    }
   }
 
   // A camera's frustum with what it sees, and the path of one that moves.
