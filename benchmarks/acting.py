@@ -15,8 +15,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from network_flops import forward_flops, stride_of
 from torch import Tensor, nn
-from training import FULL, RESULTS, _seconds, awake, forward_flops, materialised, matmul_rate, spread, stride_of, write
+from training import FULL, RESULTS, _seconds, awake, materialised, matmul_rate, spread, write
 
 from xwam.cli.app import SHIPPED
 from xwam.core.streams import NoiseLevels, Streams
