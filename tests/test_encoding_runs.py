@@ -95,6 +95,19 @@ def test_training_sees_the_latents_of_the_pixels(home, tmp_path, wan, dtype, err
     assert one.instructions == other.instructions
 
 
+def test_a_run_trains_on_versions_and_validates_on_what_is_seen_in_use(home, tmp_path, capsys):
+    run = run_of(home, tmp_path, versions=2)
+    run = run.model_copy(update={"model": run.model.model_copy(update={"crop_ratio": 0.8})})
+    encode(run, workers=1, engine="processes", shard_episodes=2, verify=False)
+    told = capsys.readouterr().out
+    assert f"2 of 2 shards in {tmp_path}: 2 made" in told and f"2 of 2 shards in {tmp_path}/version-1: 2 made" in told
+    data = run.dataset(load_autoencoder(Path(run.autoencoder), run.model.autoencoder))
+    for clips, alike in ((data.training, False), (data.held_out, True)):
+        chosen = np.arange(len(clips))
+        first, second = (clips.batch(chosen, np.full(len(clips), draw)).streams.video for draw in (0, 1))
+        assert torch.equal(first, second) == alike
+
+
 # ---- workers -----------------------------------------------------------------------------------------------------
 
 

@@ -5,6 +5,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
+from zlib import crc32
 
 import numpy as np
 import pytest
@@ -14,8 +15,8 @@ from recordings import record, robot, smooth_episode
 from toy_encoding import FRAMES, SETTINGS, encode_all, toy_encode
 from xwam.core.types import Clip
 from xwam.data.batches import ClipBatches, PixelClips, collate
-from xwam.data.clips import ClipDataset, ClipIndex, split
-from xwam.data.latents import LatentClips, LatentPlan
+from xwam.data.clips import ClipDataset, ClipIndex, load_clip, split
+from xwam.data.latents import LatentClips, LatentPlan, folder_of
 from xwam.data.shards import Shard, write_shard
 from xwam.data.statistics import fit_embodiment
 
@@ -118,6 +119,42 @@ def test_latents_know_the_pixels_that_they_were_made_from(folder, store, fitted)
         store, ClipIndex(store, fitted, FRAMES, episodes=[2], start_stride=2), fitted, SETTINGS.transform
     )
     assert name.episode == 2 and np.array_equal(seen.rgb, again[len(again) - 1].rgb)
+
+
+def test_versions_are_shown_in_turns_each_as_its_pixels_would_be(store, fitted, tmp_path):
+    jitter = {"colour_jitter": (0.2, 0.0, 0.2, 0.05)}  # contrast is that to the mean of all frames shown together
+    settings = SETTINGS.model_copy(update={"transform": SETTINGS.transform.model_copy(update=jitter)})
+    for version in range(3):
+        own = settings.model_copy(update={"version": version})
+        encode_all(LatentPlan(folder_of(tmp_path, version), store, fitted, own, shard_episodes=2))
+    versions = LatentClips(tmp_path, store, fitted, settings, [1, 4], versions=3)
+    plain = LatentClips(tmp_path, store, fitted, settings, [1, 4])
+    clips, index = np.arange(len(plain)), ClipIndex(store, fitted, FRAMES, episodes=[1, 4], start_stride=2)
+    assert len(versions) == len(plain)
+    seen = []
+    for draw in range(3):
+        batch = versions.batch(clips, np.full(len(clips), draw))
+        seen.append(batch.streams.video)
+        for clip in (0, 3, len(clips) - 1):
+            episode, rows = index.window(clip)
+            version = (clip + draw) % 3
+            seed, transform = crc32(f"{episode} {version}".encode()), settings.transform
+            transform = transform.model_copy(update={"train": version > 0})
+            pixels = load_clip(store, episode, rows, fitted, batch.instructions[clip], transform=transform, seed=seed)
+            one = collate([pixels], fitted, toy_encode)
+            for name in ("video", "depth", "action", "proprio"):
+                wanted, found = getattr(one.streams, name)[0], getattr(batch.streams, name)[clip]
+                torch.testing.assert_close(found, wanted, atol=1e-3, rtol=1e-3)
+    assert (torch.stack(seen).std(dim=0).amax(dim=(1, 2, 3, 4, 5)) > 0.01).all()
+    again = versions.batch(clips, np.full(len(clips), 3))
+    assert torch.equal(again.streams.video, seen[0])
+    shown = np.flatnonzero(clips % 3 == 0)
+    assert torch.equal(seen[0][shown], plain.batch(clips, clips * 0).streams.video[shown])
+
+
+def test_a_version_that_is_missing_is_named(folder, store, fitted):
+    with pytest.raises(ValueError, match=r"version-1/shard-00000.safetensors is missing or damaged"):
+        LatentClips(folder, store, fitted, SETTINGS, [1], versions=2)
 
 
 def test_validity(folder, store, fitted):

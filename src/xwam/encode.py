@@ -5,7 +5,7 @@ from importlib import import_module
 from typing import Any, Literal
 
 from xwam.data.processes import Pool, in_processes
-from xwam.train.encoding import encode_ahead
+from xwam.train.encoding import EncodingJob, Summary, encode_ahead
 from xwam.train.runs import AutoencoderRun, ModelRun
 
 
@@ -19,8 +19,11 @@ def encode(
     """Makes what is missing and is not being made by others, and says what there is now."""
     if not isinstance(run, ModelRun):
         raise ValueError("an autoencoder trains on pixels, not on latents: name the recipe of a model, such as nano")
-    job = run.encoding_job(shard_episodes, verify)
-    summary = encode_ahead(job, in_ray(job.device) if engine == "ray" else in_processes(workers), wait=False)
+    for job in run.encoding_jobs(shard_episodes, verify):
+        _tell(job, encode_ahead(job, in_ray(job.device) if engine == "ray" else in_processes(workers), wait=False))
+
+
+def _tell(job: EncodingJob, summary: Summary) -> None:
     print(f"{summary.pieces - summary.claimed} of {summary.pieces} shards in {job.folder}: {summary.made} made now")
     if summary.stale:
         print(f"{summary.stale} of these were stale or damaged before")

@@ -112,10 +112,13 @@ def wan22_5b_pretrain(dataset: Path, autoencoder: Path) -> ModelRun:
 
 
 def wan22_5b_robotwin(dataset: Path, autoencoder: Path) -> ModelRun:
-    """X-WAM's post-training on RoboTwin 2.0; the paper's learning rates are between 1e-5 and 3e-5."""
+    """X-WAM's post-training on RoboTwin 2.0; the paper's learning rates are between 1e-5 and 3e-5.
+
+    The paper crops and recolours a clip anew each time; here it is shown in four versions that are encoded ahead.
+    """
     run = wan22_5b_pretrain(dataset, autoencoder)
     train = run.train.model_copy(update={"steps": 20_000, "learning_rate": 2e-5})
-    return run.model_copy(update={"batch_size": 128, "train": train})
+    return run.model_copy(update={"batch_size": 128, "train": train, "versions": 4})
 
 
 def wan22_5b_robocasa(dataset: Path, autoencoder: Path) -> ModelRun:

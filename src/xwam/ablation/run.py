@@ -123,7 +123,8 @@ def complete(config: AblationConfig, out: Path, workers: int) -> bool:
     """Does all that is missing, in so many processes; False if it was stopped."""
     out.mkdir(parents=True, exist_ok=True)
     write_json(out / "ablation.json", config.model_dump(mode="json"))
-    encode_ahead(config.base.encoding_job(), in_processes(workers), wait=True)
+    for job in config.base.encoding_jobs():
+        encode_ahead(job, in_processes(workers), wait=True)
     whole = config.model_dump_json()
     pieces = [(Piece(whole, out, row, seed),) for row, seed in config.trainings()]
     done = True

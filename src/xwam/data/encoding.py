@@ -49,8 +49,8 @@ def _latents(
     """Latents of some clips; each of their frames is decoded once."""
     rows, frames = np.unique(windows, return_inverse=True)
     frames = frames.reshape(windows.shape)
-    whole, transform = Window(rows, rows, rows >= 0), plan.settings.transform
-    clip = load_clip(plan.store, episode, whole, plan.embodiment, "", transform=transform)
+    whole, (transform, seed) = Window(rows, rows, rows >= 0), plan.settings.shown_by(episode)
+    clip = load_clip(plan.store, episode, whole, plan.embodiment, "", transform=transform, seed=seed)
     tensors = {"video": encode(rgb_video(clip.rgb), frames)}
     if clip.depth_m is not None:
         tensors["depth"] = encode(depth_video(clip.depth_m, plan.embodiment), frames)

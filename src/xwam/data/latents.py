@@ -4,6 +4,7 @@ latents.json                how they were made, and which episodes each shard ho
 shard-00000.safetensors     latents of all clips of some episodes, states and actions of all their rows
 text-00000.safetensors      embeddings of instructions, if a frozen encoder makes them (xwam.data.texts)
 sources/, claims/           digests of the dataset's files, and who works on what
+version-1/, ...             the same of other versions of the clips, cropped and recoloured at random
 """
 
 import json
@@ -12,11 +13,12 @@ from functools import cached_property, lru_cache
 from hashlib import sha256
 from pathlib import Path
 from typing import Literal, Self
+from zlib import crc32
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from xwam.core.config import Frozen
 from xwam.core.embodiment import Embodiment
@@ -38,7 +40,10 @@ OPEN_SHARDS = 256
 
 
 class LatentSettings(Frozen):
-    """What latents depend on besides the recording; `autoencoder` is a fingerprint of its weights."""
+    """What latents depend on besides the recording; `autoencoder` is a fingerprint of its weights.
+
+    Version 0 is what the model will see in use; each other one crops every camera and recolours all, by the episode.
+    """
 
     autoencoder: str
     transform: ClipTransform
@@ -46,12 +51,18 @@ class LatentSettings(Frozen):
     start_stride: int = 1
     precision: Literal["auto", "bf16", "fp32"] = "fp32"
     dtype: Literal["float16", "bfloat16"] = "float16"
+    version: int = Field(0, ge=0)
 
     @model_validator(mode="after")
     def _the_same_each_time(self) -> Self:
         if self.transform.train:
             raise ValueError("a transform that augments gives other pixels each time: latents need one without `train`")
         return self
+
+    def shown_by(self, episode: int) -> tuple[ClipTransform, int]:
+        """How the clips of an episode are transformed, and the seed of what is random in that."""
+        seed = crc32(f"{episode} {self.version}".encode())
+        return self.transform.model_copy(update={"train": self.version > 0}), seed
 
 
 class LatentPlan:
@@ -131,6 +142,14 @@ class LatentPlan:
         if not (self.folder / PLAN).exists() or read_json(self.folder / PLAN) != content:
             write_json(self.folder / PLAN, content)
 
+    def check(self, shard: int) -> None:
+        """Raises ValueError if a shard is missing, damaged, or was made from something else than what is there now."""
+        path = self.path(shard)
+        found = stored_fingerprint(path)
+        if found != self.fingerprint(shard):
+            state = "was made with other settings or from another recording" if found else "is missing or damaged"
+            raise ValueError(f"{path} {state}: encode the dataset again")
+
     @cached_property
     def _settings_text(self) -> str:
         robot = self.embodiment
@@ -144,6 +163,7 @@ class LatentPlan:
 class LatentClips:
     """The clips of some episodes, read from their shards as they are needed; it can be pickled and forked.
 
+    With more than one of the `versions` a clip is shown in another one each time, in turns.
     Raises ValueError if a shard is missing, damaged, or was made from something else than what is there now.
     """
 
@@ -154,13 +174,19 @@ class LatentClips:
         embodiment: Embodiment,
         settings: LatentSettings,
         episodes: Sequence[int],
+        versions: int = 1,
     ):
         if len(episodes) == 0:
             raise ValueError(f"no episodes to load latents of from {folder}: give at least one, or hold out fewer")
-        self._plan = LatentPlan(folder, store, embodiment, settings)
+        self._plans = [
+            LatentPlan(folder_of(folder, v), store, embodiment, settings.model_copy(update={"version": v}))
+            for v in range(versions)
+        ]
+        self._plan = self._plans[0]
         self._index = self._plan.index(episodes)
-        for shard in sorted({self._plan.shard_of(episode) for episode in episodes}):
-            self._check(shard)
+        for plan in self._plans:
+            for shard in sorted({plan.shard_of(episode) for episode in episodes}):
+                plan.check(shard)
         self._forget()
 
     def __len__(self) -> int:
@@ -177,7 +203,8 @@ class LatentClips:
 
     def batch(self, clips: Int[np.ndarray, " B"], draws: Int[np.ndarray, " B"]) -> Batch:
         plan, (episodes, starts) = self._plan, self._index.place(clips)
-        opened = [self._opened(plan.shard_of(int(episode))) for episode in episodes]
+        versions = (clips + draws) % len(self._plans)
+        opened = [self._opened(*at) for at in zip(versions.tolist(), episodes.tolist(), strict=True)]
         places = [shard.clip(*at) for shard, *at in zip(opened, episodes.tolist(), starts.tolist(), strict=True)]
         shards = [shard.file for shard in opened]
         video = gather(shards, places, "video", torch.float32)
@@ -204,15 +231,14 @@ class LatentClips:
         self._forget()
 
     def _forget(self) -> None:
-        plan = self._plan
-        self._opened = lru_cache(OPEN_SHARDS)(lambda shard: _OpenShard(plan.path(shard), plan.episodes(shard)[0]))
+        opened = lru_cache(OPEN_SHARDS)(lambda plan, shard: _OpenShard(plan.path(shard), plan.episodes(shard)[0]))
+        plans = self._plans
+        self._opened = lambda version, episode: opened(plans[version], plans[version].shard_of(episode))
 
-    def _check(self, shard: int) -> None:
-        path = self._plan.path(shard)
-        found = stored_fingerprint(path)
-        if found != self._plan.fingerprint(shard):
-            state = "was made with other settings or from another recording" if found else "is missing or damaged"
-            raise ValueError(f"{path} {state}: encode the dataset again")
+
+def folder_of(folder: Path, version: int) -> Path:
+    """Where in a folder of latents those of a version are."""
+    return folder / f"version-{version}" if version else folder
 
 
 class _OpenShard:

@@ -124,11 +124,11 @@ def _of_large(recipe: str, run: "ModelRun", store: "EpisodeStore | None") -> Nee
 
 
 def _latents(run: "ModelRun", stride: int, store: "EpisodeStore | None") -> float:
-    """Bytes on disk of the latents of a dataset, which are of colour and of depth, in two bytes a number."""
+    """Bytes on disk of all versions of a dataset's latents, which are of colour and of depth, in two bytes a number."""
     network, (height, width) = run.model.transformer, run.model.image_size
     clip = network.latent_channels * run.model.latent_frames * network.views * (height // stride) * (width // stride)
     rows = _rows(store, range(len(store))) if store else DEFAULT_TASKS * DEFAULT_EPISODES * EPISODE_ROWS
-    return rows // run.start_stride * clip * 2 * 2
+    return run.versions * rows // run.start_stride * clip * 2 * 2
 
 
 def _of_autoencoder(recipe: str, run: "AutoencoderRun", store: "EpisodeStore | None") -> Needs:

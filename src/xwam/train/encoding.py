@@ -66,7 +66,8 @@ class TextSource(Frozen):
 class EncodingJob(Frozen):
     """Everything that encoding a dataset takes; as JSON it goes to any process on any machine.
 
-    `shard_episodes` is kept from `folder` if not given; with `verify` what is there is read and hashed again.
+    `folder` is that of this version alone. `shard_episodes` is kept from it if not given; with `verify` what is there
+    is read and hashed again.
     """
 
     dataset: str
@@ -81,6 +82,7 @@ class EncodingJob(Frozen):
     precision: Precision
     dtype: Literal["float16", "bfloat16"]
     device: str
+    version: int = 0
     shard_episodes: int | None = None
     verify: bool = False
 
@@ -256,7 +258,7 @@ def autoencoder_file(place: Path) -> tuple[Path, str]:
 
 
 def latent_settings(job: EncodingJob, autoencoder: nn.Module) -> LatentSettings:
-    names = ("transform", "frames", "start_stride", "precision", "dtype")
+    names = ("transform", "frames", "start_stride", "precision", "dtype", "version")
     return LatentSettings(autoencoder=fingerprint(autoencoder), **{name: getattr(job, name) for name in names})
 
 

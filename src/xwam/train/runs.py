@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple, Self
 
 import torch
-from pydantic import model_validator
+from pydantic import Field, model_validator
 from safetensors.torch import save_file
 from torch import nn
 
@@ -18,7 +18,7 @@ from xwam.core.files import read_json, write_atomically, write_json
 from xwam.data.batches import ClipBatches
 from xwam.data.clips import split
 from xwam.data.episodes import EpisodeStore
-from xwam.data.latents import LatentClips
+from xwam.data.latents import LatentClips, folder_of
 from xwam.data.mixture import Mixture
 from xwam.data.processes import in_processes
 from xwam.data.sampling import check_ranks
@@ -143,8 +143,11 @@ def widened(robot: Embodiment, network: TransformerConfig) -> Embodiment:
 class ModelRun(Frozen):
     """Everything that makes a world action model; clips start `start_stride` rows apart.
 
-    `latents` is the folder of what is encoded ahead, beside the autoencoder if not given. UMT5 is not trained: its
-    weights, `text_encoder`, and the folder of its `tokenizer` are needed to encode the instructions, and to export.
+    `latents` is the folder of what is encoded ahead, beside the autoencoder if not given. Of each clip so many
+    `versions` are encoded, and shown in turns: the first as the model will see it in use, others cropped at random, by
+    the model's `crop_ratio`, and recoloured by `colour_jitter` (of brightness, contrast, saturation and hue). UMT5 is
+    not trained: its weights, `text_encoder`, and the folder of its `tokenizer` are needed to encode the instructions,
+    and to export.
     `mixed_in` are further datasets, each with the robot that its own meta/embodiment.yaml tells of and with statistics
     of its own; the model is exported for the robot of `data`. With `start_from`, the folder of an exported model of
     the same sizes, training begins with its weights, those of its small text encoder too; of a video prior, ours or
@@ -162,6 +165,8 @@ class ModelRun(Frozen):
     export_dtype: Literal["float32", "bfloat16", "float16"] = "bfloat16"
     latents: str | None = None
     latents_dtype: Literal["float16", "bfloat16"] = "float16"
+    versions: int = Field(1, ge=1)
+    colour_jitter: tuple[float, float, float, float] = (0.2, 0.2, 0.2, 0.05)
     text_encoder: str | None = None
     tokenizer: str | None = None
     start_from: str | None = None
@@ -280,15 +285,16 @@ class ModelRun(Frozen):
 
     def dataset(self, autoencoder: nn.Module) -> TrainingData:
         """The clips of `data`, encoded where needed, and its robot with the statistics of what is trained on."""
-        job = self.encoding_job()
-        encode_ahead(job, in_processes(idle_cores()), wait=True)
+        jobs = self.encoding_jobs()
+        for job in jobs:
+            encode_ahead(job, in_processes(idle_cores()), wait=True)
         store = EpisodeStore(self.data.dataset)
         training, held_out = split(store, self.data.held_out, self.data.seed)
         robot = fit_embodiment(store, self.model.embodiment, training)
-        settings = latent_settings(job, autoencoder)
-        clips = [LatentClips(Path(job.folder), store, robot, settings, part) for part in (training, held_out)]
+        made = (Path(jobs[0].folder), store, robot, latent_settings(jobs[0], autoencoder))
+        seen = LatentClips(*made, training, len(jobs)), LatentClips(*made, held_out)
         infos = [store.info(episode) for episode in training]
-        return TrainingData(robot, *clips, tuple((info.environment, info.seed) for info in infos))
+        return TrainingData(robot, *seen, tuple((info.environment, info.seed) for info in infos))
 
     def _batches(self, datasets: Sequence[TrainingData]) -> ClipBatches | Mixture:
         """Batches of the one dataset, or of several by weight; of each a rank has its share."""
@@ -304,8 +310,15 @@ class ModelRun(Frozen):
         weights = [data.weight for data in (self.data, *self.mixed_in)]
         return Mixture(parts, weights, seed=self.train.seed, **place)
 
+    def encoding_jobs(self, shard_episodes: int | None = None, verify: bool = False) -> list[EncodingJob]:
+        """What encoding each version of its dataset takes."""
+        plain = self.encoding_job(shard_episodes, verify)
+        folders = {version: str(folder_of(Path(plain.folder), version)) for version in range(1, self.versions)}
+        changes = ({"version": version, "folder": folder, "text": None} for version, folder in folders.items())
+        return [plain, *(plain.model_copy(update=change) for change in changes)]
+
     def encoding_job(self, shard_episodes: int | None = None, verify: bool = False) -> EncodingJob:
-        """What encoding its dataset takes."""
+        """What encoding its dataset takes, as the model will see it."""
         model, text = self.model, None
         if isinstance(model.text, UMT5TextEncoderConfig):
             if self.text_encoder is None or self.tokenizer is None:
@@ -323,7 +336,9 @@ class ModelRun(Frozen):
             codec=model.autoencoder,
             text=text,
             embodiment=model.embodiment,
-            transform=ClipTransform(size=model.image_size, crop_ratio=model.crop_ratio),
+            transform=ClipTransform(
+                size=model.image_size, crop_ratio=model.crop_ratio, colour_jitter=self.colour_jitter
+            ),
             frames=model.frames,
             start_stride=self.start_stride,
             precision=self.train.precision,
