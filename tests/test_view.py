@@ -65,6 +65,18 @@ def test_a_page_and_a_file_are_written(home, tmp_path, capsys):
     assert "page.html" in said and "clip.glb" in said
 
 
+def test_a_urdf_tells_the_robot_from_the_rest(home, tmp_path, capsys):
+    urdf = (
+        '<robot name="a"><link name="base"><visual><geometry><sphere radius="0.3"/></geometry></visual></link></robot>'
+    )
+    link = '<link name="l"/><joint name="a" type="revolute"><parent link="base"/><child link="l"/></joint></robot>'
+    (tmp_path / "robot.urdf").write_text(urdf.replace("</robot>", link))
+    view(home / "b", "--html", tmp_path / "page.html", "--urdf", tmp_path / "robot.urdf")
+    assert '"layers":true' in (tmp_path / "page.html").read_text()
+    told = refused(capsys, home / "b", "--urdf", tmp_path / "robot.urdf", "--joints", "arm")
+    assert "the clip's states have no part 'arm'; they have a, b" in told
+
+
 def test_without_a_page_it_is_served(home, monkeypatch):
     served = []
     monkeypatch.setattr("xwam.show.serve", lambda content, port: served.append((list(content.clips), port)))

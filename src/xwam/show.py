@@ -16,6 +16,7 @@ from xwam.scene.export.formats import export_clip
 from xwam.scene.folder import is_clip, read_clip
 from xwam.scene.live import serve
 from xwam.scene.page import PageContent, write_page
+from xwam.scene.robot_shape import RobotShape, mark_robot
 
 
 def show_dataset(dataset: Path) -> None:
@@ -33,9 +34,14 @@ def view(
     html: Path | None,
     export: tuple[str, Path] | None,
     port: int,
+    urdf: Path | None = None,
+    joints: Sequence[str] = (),
 ) -> None:
     """Shows clips and episodes side by side: as a page on disk, or in the browser; or writes one for other programs."""
     clips = clips_at(paths, episode, stride)
+    if urdf is not None:
+        shape = RobotShape(urdf)
+        clips = {label: mark_robot(clip, shape, joints) for label, clip in clips.items()}
     if export is not None:
         if len(clips) > 1:
             raise ValueError(f"--export takes one clip, and here are {', '.join(clips)}: give the folder of one")

@@ -79,12 +79,16 @@ def view(
     html: Path | None = None,
     export: tuple[str, Path] | None = None,
     port: int = 8080,
+    urdf: Path | None = None,
+    joints: tuple[str, ...] = (),
 ) -> None:
     """Look into clips in 4D, in the browser: what was imagined beside what is true, models or seeds side by side.
 
     `xwam view out/imagine` shows all clips in a folder, `xwam view A B C` these three, on one clock and from one eye;
     `xwam view DATASET --episode 3` an episode. `--html page.html` writes a page that opens from disk and needs no
     network; without it, the page is served to this machine until you press Ctrl-C.
+
+    `--urdf robot.urdf --joints joint_position` tells the robot from the rest: a layer to switch, or to colour by.
 
     Args:
         paths: Folders of clips, folders that hold several, or datasets.
@@ -95,10 +99,13 @@ def view(
         export: Write one clip for other programs, as FORMAT OUT: ply (a folder, a file a frame), glb, usd (as .usda),
             blender (a folder with a script to open it) or rrd.
         port: Port of the page on 127.0.0.1, 0 for any.
+        urdf: The robot's description, whose root link is at the base frame; its meshes beside it.
+        joints: Parts of the states that hold the positions of its first joints, in the URDF's order; entries that are
+            called as joints are found without.
     """
     from xwam.show import view
 
-    view(paths, episode, stride, scores, html, export, port)
+    view(paths, episode, stride, scores, html, export, port, urdf, joints)
 
 
 @app.command
