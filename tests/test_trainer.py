@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from xwam.data.clips import ClipId
-from xwam.model.precision import precision_of
+from xwam.model.precision import float32_products, precision_of
 from xwam.train import checkpoint
 from xwam.train.ema import Ema, decay_at
 from xwam.train.progress import Pace, progress, stop_requests
@@ -116,6 +116,15 @@ def die_at(step):
 def test_precision_is_what_the_device_is_fast_at_unless_it_is_asked_for(monkeypatch, asked, can, device, got):
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: can)
     assert precision_of(asked, torch.device(device)) == got
+
+
+@pytest.mark.parametrize(
+    ("can", "device", "got"),
+    [({"avx2": True}, "cpu", "medium"), ({"amx_bf16": True}, "cpu", "highest"), ({"amx_bf16": True}, "cuda", "medium")],
+)
+def test_float32_stays_float32_on_a_cpu_that_would_take_bfloat16_for_it(monkeypatch, can, device, got):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: can)
+    assert float32_products(torch.device(device)) == got
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
