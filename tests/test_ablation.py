@@ -3,6 +3,7 @@
 import json
 import math
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 import torch
@@ -11,10 +12,11 @@ from safetensors.torch import save_file
 from recordings import record, robot, smooth_episode
 from toy_world import ToyWorld
 from xwam.ablation import run as harness
+from xwam.ablation.figure import MARGIN, WIDTH, draw
 from xwam.ablation.report import ablate
 from xwam.ablation.rows import BASE, COMPARISONS, ROWS, AblationConfig, Comparison, Row
 from xwam.ablation.statistics import SeedEstimate, difference, verdict
-from xwam.ablation.table import SUCCESS, as_json, markdown_table, sentence
+from xwam.ablation.table import SUCCESS, as_json, markdown_table, sentence, task_table
 from xwam.model.autoencoders import SmallAutoencoder, SmallAutoencoderConfig
 from xwam.model.config import TransformerConfig
 from xwam.model.text import SmallTextEncoderConfig
@@ -163,6 +165,27 @@ def test_the_table_shows_means_and_what_is_missing():
     assert SUCCESS.shown(None) == "–"
 
 
+def test_success_is_told_for_each_task():
+    measured = {"base": {"success/metaworld/a": {0: 1.0, 1: 0.5}, "success/metaworld/b": {0: 0.0, 1: 0.0}}}
+    assert task_table(measured).splitlines() == ["|  | a | b |", "| --- | --- | --- |", "| base | 75 | 0 |"]
+    assert task_table({"base": {}}) == ""
+
+
+def test_the_picture_has_a_dot_for_every_seed_and_the_mean_between_them():
+    measured = {"a < b": rows({0: 0.2, 1: 0.4}, rel={0: 0.1, 1: 0.3}), "bare": rows({0: 0.3, 1: 0.3})}
+    svg = ElementTree.fromstring(draw(measured))
+    name = "{http://www.w3.org/2000/svg}"
+    assert [text.text for text in svg.findall(f"{name}text")] == ["a < b", "bare"]
+    success, rel = svg.findall(f"{name}g")
+    assert success.find(f"{name}text").text == "success, %, higher is better"
+    assert [tick.text for tick in success.findall(f"{name}text[@class='tick']")] == ["20.0", "40.0"]
+    dots = [(float(dot.get("cx")), dot.get("r")) for dot in success.findall(f"{name}circle")]
+    (mean, _), (low, _), (high, _), *bare = dots
+    assert MARGIN < low < mean < high < WIDTH - MARGIN and mean == pytest.approx(WIDTH / 2, abs=0.1)
+    assert {x for x, _ in bare} == {mean} and len(bare) == 3
+    assert len(rel.findall(f"{name}circle")) == 3, "a row without the measure has a line alone"
+
+
 # ---- end to end ----------------------------------------------------------------------------------------------------
 
 
@@ -233,6 +256,8 @@ def test_a_comparison_that_was_broken_off_goes_on_and_ends_as_one_that_was_not(h
     assert "all/every/abs_rel" in rows[BASE] and "all/every/abs_rel" not in rows["no depth"]
     against = [comparison["against"] for comparison in whole["comparisons"]]
     assert against == ["no depth", "no depth", "sequence concatenation", "ANS, synchronous"]
+    assert rows[BASE]["success/toy/reach"] == rows[BASE]["success"], "there is one task"
+    assert "<svg" in (home / "whole-results" / "ablation.svg").read_text()
     page = (home / "whole-results" / "ablation.md").read_text()
     assert "by `xwam ablate --dataset data`" in page and str(home) not in page
     assert str(home) not in (home / "whole-results" / "ablation.json").read_text()

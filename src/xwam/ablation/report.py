@@ -5,9 +5,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from shlex import join
 
+from xwam.ablation.figure import draw
 from xwam.ablation.rows import BASE, AblationConfig
 from xwam.ablation.run import complete, digest, kept, latencies, measured
-from xwam.ablation.table import as_json, markdown_table, sentence
+from xwam.ablation.table import as_json, markdown_table, sentence, task_table
 from xwam.core.files import write_atomically, write_json
 from xwam.data.episodes import EpisodeStore
 
@@ -32,9 +33,9 @@ HOW = "## How it was measured\n\n" + " ".join(
 def ablate(
     config: AblationConfig, out: Path, results: Path, workers: int, date: str, arguments: Sequence[str]
 ) -> Path | None:
-    """Trains and scores in `out`, then writes ablation.md and ablation.json to `results`; None if it was stopped.
+    """Trains and scores in `out`, then writes ablation.md, .json and .svg to `results`; None if it was stopped.
 
-    `date` and the `arguments` of the command are told in both.
+    `date` and the `arguments` of the command are told in the first two.
     """
     if not complete(config, out, workers):
         return None
@@ -47,9 +48,20 @@ def ablate(
     command = join(["xwam", *(_name(argument) for argument in arguments)])
     about = {"date": date, "command": command, "config": _told(config)}
     write_json(results / "ablation.json", about | as_json(rows, latencies_s, config.comparisons))
+    write_atomically(results / "ablation.svg", lambda file: file.write_text(draw(rows)))
     tables = [f"## {title}\n\n{markdown_table(rows, latencies_s, base, region)}" for region, title in REGIONS.items()]
+    if by_task := task_table(rows):
+        tables.append(f"## Success in each task, over all seeds, in percent\n\n{by_task}")
     said = "\n".join(f"- {sentence(comparison, rows)}" for comparison in config.comparisons)
-    parts = ["# Ablation", _about(config, date, command), *tables, f"## What the differences say\n\n{said}", HOW]
+    picture = "![Success and what changed, a dot a seed](ablation.svg)"
+    parts = [
+        "# Ablation",
+        _about(config, date, command),
+        picture,
+        *tables,
+        f"## What the differences say\n\n{said}",
+        HOW,
+    ]
     path = results / "ablation.md"
     write_atomically(path, lambda file: file.write_text("\n\n".join(parts) + "\n"))
     return path

@@ -75,21 +75,22 @@ def digest(run: ModelRun) -> str:
 
 
 def scores(config: AblationConfig, out: Path, row: Row, seed: int) -> dict[str, float]:
-    """Success, and the mean over all dreams of each measure in `ClipScores.flat`; only what is new is computed."""
+    """Success, of each task too, and the means over all dreams of `ClipScores.flat`; only what is new is computed."""
     folder, run = folder_of(out, row, seed), row.applied_to(config.base, seed)
-    successes, dreams = [], []
+    successes, dreams = {}, []
     for task in config.tasks:
         place = folder / "scores" / row.sampling / task.replace("/", "_")
         asked = {"run": digest(run), "action_steps": row.action_steps(run)}
         job = Job(folder / "export", task, 0, config.execute, action_steps=row.action_steps(run))
         played = asked | {"episodes": config.episodes, "execute": config.execute}
-        successes += kept(place.with_suffix(".success.json"), played, partial(_played, job, config.episodes))
+        wins = kept(place.with_suffix(".success.json"), played, partial(_played, job, config.episodes))
+        successes |= {f"success/{task}": fmean(wins)} if wins else {}
         imagined = asked | {"dreams": config.dreams, "lpips": config.lpips is not None}
         dreams += kept(place.with_suffix(".dreams.json"), imagined, partial(_imagined, job, config))
     means = {name: _mean([one[name] for one in dreams]) for name in (dreams[0] if dreams else ())}
     if row.depth == "none":  # its depth is unknown everywhere, which is no guess to be scored
         means = {name: mean for name, mean in means.items() if name.endswith(OF_IMAGES)}
-    return ({"success": fmean(successes)} if successes else {}) | means
+    return ({"success": fmean(successes.values())} | successes if successes else {}) | means
 
 
 def kept(path: Path, asked: dict, compute: Callable[[], list]) -> list:

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 
 from xwam.ablation.rows import Comparison
 from xwam.ablation.statistics import SeedEstimate, Values, difference, verdict
@@ -21,13 +22,14 @@ class Column:
     higher_is_better: bool
     scale: float = 1.0
 
+    def number(self, value: float) -> str:
+        return f"{self.scale * value:.{self.digits}f}"
+
     def shown(self, estimate: SeedEstimate | None) -> str:
         if estimate is None:
             return "–"
-        mean = f"{self.scale * estimate.mean:.{self.digits}f}"
-        return (
-            mean if math.isinf(estimate.half_width) else f"{mean} ± {self.scale * estimate.half_width:.{self.digits}f}"
-        )
+        mean = self.number(estimate.mean)
+        return mean if math.isinf(estimate.half_width) else f"{mean} ± {self.number(estimate.half_width)}"
 
 
 SUCCESS = Column("success", "success", "%", 1, True, 100)
@@ -45,9 +47,24 @@ def quality(region: str) -> tuple[Column, ...]:
     )
 
 
+def columns_of(measured: Measured, region: str) -> list[Column]:
+    """Success and the measures of a region, without those that are known of no row."""
+    columns = (SUCCESS, *quality(region))
+    return [c for c in columns if any(SeedEstimate.of(found.get(c.measure, {})) for found in measured.values())]
+
+
+def task_table(measured: Measured) -> str:
+    """A line a row with the success in each task over all seeds, in percent; empty if it was not measured."""
+    tasks = list(dict.fromkeys(name for found in measured.values() for name in found if name.startswith("success/")))
+    lines = [["", *(task.rsplit("/", 1)[-1] for task in tasks)], ["---"] * (len(tasks) + 1)]
+    for row, found in measured.items():
+        lines.append([row, *(f"{100 * fmean(found[task].values()):.0f}" for task in tasks)])
+    return _lines(lines) if tasks else ""
+
+
 def markdown_table(measured: Measured, latencies_s: Mapping[str, float], base: str, region: str) -> str:
-    """A line a row, without measures that no row has; latency of a chunk of actions is a ratio to the row `base`."""
-    columns = [c for c in (SUCCESS, *quality(region)) if any(c.measure in measures for measures in measured.values())]
+    """A line a row; latency of a chunk of actions is a ratio to the row `base`."""
+    columns = columns_of(measured, region)
     titles = [
         "",
         *(f"{c.title}{f', {c.unit}' if c.unit else ''} {'↑' if c.higher_is_better else '↓'}" for c in columns),
@@ -56,7 +73,11 @@ def markdown_table(measured: Measured, latencies_s: Mapping[str, float], base: s
     for row, measures in measured.items():
         cells = [column.shown(SeedEstimate.of(measures.get(column.measure, {}))) for column in columns]
         lines.append([row, *cells, f"{latencies_s[row] / latencies_s[base]:.2f}"])
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return _lines(lines)
+
+
+def _lines(cells: Sequence[Sequence[str]]) -> str:
+    return "\n".join(f"| {' | '.join(line)} |" for line in cells)
 
 
 def sentence(comparison: Comparison, measured: Measured) -> str:
