@@ -10,6 +10,7 @@ from scipy.spatial.transform import Rotation
 from demonstrations import demonstrations
 from xwam.core.cameras import invert, pose, transform
 from xwam.data.episodes import Episode
+from xwam.data.importers.source import Claim
 
 OPENGL = np.diag([1.0, -1.0, -1.0, 1.0])
 # The robot stands somewhere in the world, turned by a quarter, with its hand turned and 9.7 cm before the grip site.
@@ -25,6 +26,12 @@ OSC_POSE = {
 }
 
 BASE_FRAME = {"type": "BASIC", "body_parts": {"right": OSC_POSE | {"input_type": "delta", "input_ref_frame": "base"}}}
+# What they mean.
+DELTAS = (
+    Claim("delta_position", "ee_position", "delta", "base", 0.05),
+    Claim("delta_rotation", "ee_orientation", "delta", "base", 0.5),
+)
+GRIPPER = Claim("gripper", "gripper_opening", "target", "base", -1.0)
 
 
 def env_args(name: str, controllers: object, **kwargs) -> str:

@@ -15,10 +15,9 @@ from torch import nn
 from xwam.data.clips import ClipId
 from xwam.model.precision import float32_products, precision_of
 from xwam.train import checkpoint
-from xwam.train.ema import Ema, decay_at
-from xwam.train.progress import Pace, progress, stop_requests
-from xwam.train.schedule import learning_rate_at, seeds_at
-from xwam.train.trainer import TrainConfig, Trainer, parameter_groups
+from xwam.train.progress import stop_requests
+from xwam.train.schedule import seeds_at
+from xwam.train.trainer import TrainConfig, Trainer
 
 FILES = ("model.safetensors", "ema.safetensors", "optimizer.safetensors")
 
@@ -352,117 +351,3 @@ def test_validation_sees_the_averages(tmp_path):
             for index, batch in enumerate(ToyBatches().validation())
         ]
     assert trainer.validate()["validation"]["total"] == pytest.approx(sum(totals) / 2, rel=1e-6)
-
-
-def test_average_formula():
-    model = nn.Linear(3, 2)
-    ema = Ema(model, decay=0.5)
-    expected = model.weight.detach().clone()
-    for update in range(12):
-        with torch.no_grad():
-            model.weight += 1.0
-        ema.update(update)
-        expected = decay_at(update, 0.5) * expected + (1 - decay_at(update, 0.5)) * model.weight.detach()
-    assert torch.allclose(ema.tensors()["weight"], expected)
-    own = model.weight.detach().clone()
-    with pytest.raises(RuntimeError), ema.applied():
-        assert torch.allclose(model.weight, expected)
-        raise RuntimeError
-    assert torch.equal(model.weight, own)
-
-
-def test_decay_grows_to_its_limit():
-    assert decay_at(0, 0.999) == pytest.approx(0.1)
-    assert decay_at(10**6, 0.999) == 0.999
-    assert decay_at(0, 0.0) == 0.0
-
-
-def test_learning_rate():
-    rates = [learning_rate_at(i, peak=2.0, steps=100, warmup_steps=10, final_ratio=0.1) for i in range(100)]
-    assert rates[0] == pytest.approx(0.2)
-    assert rates[9] == max(rates) == pytest.approx(2.0)
-    assert rates[54] == pytest.approx(1.1)  # half of the cosine
-    assert rates[99] == min(rates[10:]) == pytest.approx(0.2)
-    assert all(later < earlier for earlier, later in zip(rates[10:], rates[11:], strict=False))
-    assert learning_rate_at(0, peak=1.0, steps=1, warmup_steps=0, final_ratio=0.5) == 0.5
-
-
-def test_constant_learning_rate_with_decay():
-    asked = {"schedule": "constant", "peak": 2.0, "steps": 100, "warmup_steps": 10, "final_ratio": 0.1}
-    rates = [learning_rate_at(i, decay_share=0.2, **asked) for i in range(100)]
-    assert rates[9:80] == pytest.approx([2.0] * 71)
-    assert rates[89] == pytest.approx(1.1) and rates[99] == pytest.approx(0.2)
-    assert all(later < earlier for earlier, later in zip(rates[79:], rates[80:], strict=False))
-    assert learning_rate_at(99, decay_share=0.0, **asked) == pytest.approx(0.2)
-    assert min(learning_rate_at(i, decay_share=1.0, **asked) for i in range(10, 99)) > 0.2
-
-
-def test_warmup_longer_than_the_run():
-    with pytest.raises(ValueError, match="warmup_steps 4 must be less than steps 4"):
-        settings(warmup_steps=4)
-
-
-def test_seeds_are_functions_of_position():
-    seeds = {
-        (seed, purpose, index): seeds_at(seed, purpose, index, range(4))
-        for seed in (0, 1)
-        for purpose in ("training", "validation")
-        for index in range(100)
-    }
-    every = [seed for batch in seeds.values() for seed in batch]
-    assert len(every) == 4 * len(seeds) == len(set(every))
-    assert all(0 <= seed < 2**63 for seed in every)
-    assert all(seeds_at(*key, range(2, 4)) == batch[2:] for key, batch in seeds.items())
-    assert seeds_at(0, "training", 0, range(1)) == [7896617691693857887]
-
-
-def test_what_decays():
-    model = nn.ModuleDict(
-        {"linear": nn.Linear(2, 3), "conv": nn.Conv3d(1, 1, 3), "norm": nn.LayerNorm(4), "words": nn.Embedding(5, 6)}
-    )
-    model.register_parameter("modulation", nn.Parameter(torch.zeros(1, 6, 4)))
-    model["frozen"] = nn.Linear(2, 2).requires_grad_(False)
-    decayed, kept = parameter_groups(model, 0.1)
-    assert decayed["weight_decay"] == 0.1 and kept["weight_decay"] == 0.0
-    assert {id(p) for p in decayed["params"]} == {id(model["linear"].weight), id(model["conv"].weight)}
-    assert len(kept["params"]) == 6  # two biases, two of the norm, the embedding, the table
-
-
-def test_progress_outside_a_terminal(capsys):
-    with progress(10, 13, every_s=1e9) as show:
-        for step in (11, 12, 13):
-            show({"step": step, "losses": {"total": 0.5, "video": 0.25}, "learning_rate": 1e-3}, 6, 600)
-    lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == 2  # the first step and the last
-    assert lines[0].startswith("11/13  0 s left")
-    assert lines[0].endswith("tokens/s  total 0.5000  video 0.2500  learning rate 0.001")
-
-
-def test_the_pace_of_a_resumed_run_is_that_of_its_own_steps(monkeypatch):
-    now = 50.0
-    monkeypatch.setattr("xwam.train.progress.time.monotonic", lambda: now)
-    pace = Pace(start=900, steps=1000)
-    for _ in range(4):
-        now += 2.0
-        pace.add(samples=6, tokens=4800)
-    assert str(pace) == "2 s/step  3 samples/s  2.4k tokens/s"
-    assert pace.left(904) == "0:03 h left"
-    now += 12.0  # validation: no step, but time that the rest will take as well
-    assert str(pace) == "2 s/step  3 samples/s  2.4k tokens/s"
-    assert pace.left(904) == "0:08 h left"
-    for _ in range(96):
-        pace.add(samples=6, tokens=4800)
-    assert pace.left(1000) == "0 s left"
-
-
-def test_progress_on_a_terminal(capsys, monkeypatch):
-    monkeypatch.setenv("FORCE_COLOR", "1")
-    monkeypatch.setenv("COLUMNS", "100")
-    with progress(10, 13) as show:
-        for step in (11, 12, 13):
-            show({"step": step, "losses": {"total": 0.5}, "gradient_norm": 2.0}, 6, 600)
-    out = capsys.readouterr().out
-    assert "13/13" in out and "total 0.5000" in out and "gradient norm 2" in out and "samples/s" in out
-    with progress(10, 13) as show:
-        show({"step": 11, "skipped": ["total"]}, 6, 600)
-    assert "skipped" in capsys.readouterr().out
