@@ -32,6 +32,10 @@ function cells(texts) {
   return texts.map((text) => element("td", {}, text));
 }
 
+function told(value) {
+  return typeof value === "number" && !Number.isInteger(value) ? short(value) : String(value ?? "");
+}
+
 function aboutTable(section) {
   const facts = {
     origin: (clip) => ORIGINS[clip.origin],
@@ -43,7 +47,7 @@ function aboutTable(section) {
     frames: (clip) => `${clip.frames}, every ${short(clip.period)} s`,
     "chunks begin at frame": (clip) => (clip.seams.length ? [0, ...clip.seams].join(", ") : ""),
   };
-  for (const key of new Set(scene.clips.flatMap((clip) => Object.keys(clip.about)))) facts[key] ??= (clip) => String(clip.about[key] ?? "");
+  for (const key of new Set(scene.clips.flatMap((clip) => Object.keys(clip.about)))) facts[key.replaceAll("_", " ")] ??= (clip) => told(clip.about[key]);
   const rows = Object.entries(facts).filter(([, of]) => scene.clips.some((clip) => of(clip)))
     .map(([name, of]) => element("tr", {}, element("th", { scope: "row" }, name), ...cells(scene.clips.map((clip) => of(clip) || "–"))));
   section.replaceChildren(card("What is shown", element("table", {}, element("thead", {}, element("tr", {}, element("th"), ...heads(scene.clips))), element("tbody", {}, ...rows))));
