@@ -21,7 +21,10 @@ SLACK_PIXELS = 1.0
 AROUND, TOLD_APART = 5, 2.0
 """Two places look different by the mean over so many pixels' rows and columns, and by so many levels of colour."""
 STREAKS, MOVES_M = 40, 0.005
-"""Along an image's shorter side so many pixels are looked at for streaks; what moves by less counts as still."""
+"""Along an image's shorter side so many pixels are looked at for streaks; what moves by less counts as still.
+
+So does what moves by less than `SLACK_PIXELS` in the image: depth that flickers moves a point along its ray alone.
+"""
 
 
 def scene_flow(clip: RGBDClip, frame: int) -> Float32[np.ndarray, "V H W 3"]:
@@ -62,8 +65,11 @@ def streaks(clip: RGBDClip, view: int, frame: int) -> Float32[np.ndarray, "N 2 3
     few = slice(step // 2, None, step)
     points_m = unproject(clip.depth_m[view, frame], clip.intrinsics[view, frame], clip.T_base_cam[view, frame])
     begins_m, flow_m = points_m[few, few].reshape(-1, 3), view_flow(clip, view, frame)[few, few].reshape(-1, 3)
+    ends_m, later = begins_m + flow_m, (view, frame + 1)
+    begins, ends = (project(at, clip.intrinsics[later], clip.T_base_cam[later])[0] for at in (begins_m, ends_m))
     moves = np.linalg.norm(flow_m, axis=-1) > MOVES_M  # NaN compares as false
-    return np.stack([begins_m, begins_m + flow_m], axis=1)[moves].astype(np.float32)
+    moves &= np.linalg.norm(ends - begins, axis=-1) > SLACK_PIXELS
+    return np.stack([begins_m, ends_m], axis=1)[moves].astype(np.float32)
 
 
 def can_flow(clip: RGBDClip) -> bool:
