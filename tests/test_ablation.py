@@ -166,7 +166,8 @@ def test_the_table_shows_means_and_what_is_missing():
 
 
 def test_success_is_told_for_each_task():
-    measured = {"base": {"success/metaworld/a": {0: 1.0, 1: 0.5}, "success/metaworld/b": {0: 0.0, 1: 0.0}}}
+    by_task = {"success/metaworld/a": {0: 1.0, 1: 0.5}, "success/metaworld/b": {0: 0.0, 1: 0.0}}
+    measured = {"base": {"success": {0: 0.5, 1: 0.25}} | by_task, "dummy": {}}
     assert task_table(measured).splitlines() == ["|  | a | b |", "| --- | --- | --- |", "| base | 75 | 0 |"]
     assert task_table({"base": {}}) == ""
 
@@ -252,8 +253,11 @@ def test_a_comparison_that_was_broken_off_goes_on_and_ends_as_one_that_was_not(h
     assert again == resumed and len(played) == 4 * 2 * 2 + 2
 
     rows = whole["rows"]
-    assert list(rows) == list(TOLD) and rows[BASE]["success"]["by_seed"].keys() == {"0", "1"}
+    assert list(rows) == [*TOLD, harness.DUMMY] and rows[BASE]["success"]["by_seed"].keys() == {"0", "1"}
     assert "all/every/abs_rel" in rows[BASE] and "all/every/abs_rel" not in rows["no depth"]
+    dummy = rows[harness.DUMMY]
+    assert "success" not in dummy and dummy["latency_s"] is None
+    assert dummy["changed/static/psnr_db"]["mean"] > rows[BASE]["changed/static/psnr_db"]["mean"], "nothing was learnt"
     against = [comparison["against"] for comparison in whole["comparisons"]]
     assert against == ["no depth", "no depth", "sequence concatenation", "ANS, synchronous"]
     assert rows[BASE]["success/toy/reach"] == rows[BASE]["success"], "there is one task"

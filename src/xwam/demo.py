@@ -41,8 +41,8 @@ def run_demo(checkpoint: Path, episodes: int, out: Path, seed: int, workers: int
     rollouts = evaluate_success(checkpoint, DEMO_TASKS, seeds, EXECUTE, workers, filmed=episodes)
     success = success_of(rollouts, DEMO_TASKS)
     console.print(success_table(success))
-    imagined = evaluate_dreams(checkpoint, DEMO_TASKS, [FIRST_DREAM_SEED + seed], workers)
-    model, dummy = summarise([i.scores for i in imagined]), summarise([i.dummy for i in imagined])
+    imagined, repeated = evaluate_dreams(checkpoint, DEMO_TASKS, [FIRST_DREAM_SEED + seed], workers)
+    model, dummy = summarise([i.scores for i in imagined]), summarise(repeated)
     console.print(dream_table(model, dummy))
     films = [_film(out, done) for done in rollouts]
     page = _write(out, imagined[1::3], success, films, model, dummy)

@@ -121,40 +121,61 @@ def play(job: Job) -> Rollout:
 
 @dataclass(frozen=True)
 class Imagined:
-    """A moment's imagined future, scored; `dummy` is the score of repeating the last frame."""
+    """A moment's imagined future, and how it compares with what happened."""
 
     moment: Present
     dream: Dream
     scores: ClipScores
-    dummy: ClipScores
-
-
-def imagine(model: WorldActionModel, moment: Present, seed: int, **settings) -> Imagined:
-    """Imagines a moment's future and scores it and the dummy against what happened."""
-    dream, true = model.imagine(moment.observation, seed, **settings), moment.truth
-    truth = Truth(true.scene, model.embodiment.still_cameras, episode=true.episode)
-    return Imagined(moment, dream, truth.score(dream.scene), truth.score(repeat_last_frame(true.scene)))
 
 
 def evaluate_dreams(
     checkpoint: Path, tasks: Sequence[str], seeds: Sequence[int], workers: int, device: str = "cpu"
-) -> list[Imagined]:
-    """Imagines three moments in an undisturbed expert episode of every task for each seed."""
+) -> tuple[list[Imagined], list[ClipScores]]:
+    """Imagines three moments in an undisturbed expert episode of every task for each seed.
+
+    Second are the scores, in the same moments, of a dummy that repeats the last frame.
+    """
     jobs = [Job(checkpoint, task, seed, execute=1, device=device) for seed in seeds for task in tasks]
-    imagined = []
+    imagined, repeated = [], []
     with progress_bar() as progress:
         bar = progress.add_task("Dreams", total=len(jobs))
-        for done in in_processes(workers, single_threaded)(dream, [(job,) for job in jobs]):
-            imagined.extend(done)
+        for dreams, dummies in in_processes(workers, single_threaded)(_dream_and_repeat, [(job,) for job in jobs]):
+            imagined.extend(dreams)
+            repeated.extend(dummies)
             progress.advance(bar)
-    return imagined
+    return imagined, repeated
 
 
 def dream(job: Job) -> list[Imagined]:
     """Three moments of an expert's episode, each imagined."""
+    return _dream(job, _judged_moments(job))
+
+
+def repeat(job: Job) -> list[ClipScores]:
+    """The scores of the dummy in the moments of `dream`."""
+    return _repeat(_judged_moments(job))
+
+
+def _dream_and_repeat(job: Job) -> tuple[list[Imagined], list[ClipScores]]:
+    moments = _judged_moments(job)
+    return _dream(job, moments), _repeat(moments)
+
+
+def _judged_moments(job: Job) -> list[tuple[Present, Truth]]:
     model, environment = opened(job)
     moments = moments_of(model, environment, job.seed, MOMENT_SHARES)
-    return [imagine(model, moment, job.seed, action_steps=job.action_steps) for moment in moments]
+    still = model.embodiment.still_cameras
+    return [(moment, Truth(moment.truth.scene, still, episode=moment.truth.episode)) for moment in moments]
+
+
+def _dream(job: Job, moments: Sequence[tuple[Present, Truth]]) -> list[Imagined]:
+    model = loaded(job.checkpoint, job.device)
+    dreams = [model.imagine(moment.observation, job.seed, action_steps=job.action_steps) for moment, _ in moments]
+    return [Imagined(moment, one, truth.score(one.scene)) for (moment, truth), one in zip(moments, dreams, strict=True)]
+
+
+def _repeat(moments: Sequence[tuple[Present, Truth]]) -> list[ClipScores]:
+    return [truth.score(repeat_last_frame(truth.scene)) for _, truth in moments]
 
 
 # ---- the verb --------------------------------------------------------------------------------------------------
@@ -190,8 +211,8 @@ def evaluate(
                 write_film(out / f"{done.environment.replace('/', '_')}_{done.seed}.mp4", done.frames)
     if dreams:
         seeds = range(FIRST_DREAM_SEED, FIRST_DREAM_SEED + dreams)
-        imagined = evaluate_dreams(checkpoint, tasks, seeds, workers, device)
-        model, dummy = summarise([i.scores for i in imagined]), summarise([i.dummy for i in imagined])
+        imagined, repeated = evaluate_dreams(checkpoint, tasks, seeds, workers, device)
+        model, dummy = summarise([i.scores for i in imagined]), summarise(repeated)
         console.print(dream_table(model, dummy))
         results["dreams"] = {name: {"model": asdict(model[name]), "dummy": asdict(dummy[name])} for name in model}
     write_json(out / "results.json", results)

@@ -17,7 +17,7 @@ def draw(measured: Measured) -> str:
     """A panel for success and each measure of what changed: a small dot a seed, a large one their mean.
 
     The pale bar is the mean's 95% interval; where it is longer than the panel, which all seeds of all rows span, it
-    ends at the edge.
+    ends at the edge. One seed has no interval.
     """
     columns = columns_of(measured, "changed")
     height = TITLE + LINE * len(measured) + 2 * MARGIN
@@ -75,7 +75,7 @@ def _row(values: Values, x: Callable[[float], float], y: int) -> str:
     estimate = SeedEstimate.of(values)
     if estimate is None:
         return line
-    low, high = map(x, estimate.interval)
+    low, high = map(x, estimate.interval if estimate.seeds > 1 else (estimate.mean, estimate.mean))
     dots = "".join(f'<circle cx="{x(value):.1f}" cy="{y}" r="2" fill="{SEED}"/>' for value in values.values())
     return (
         f'{line}<path d="M{low:.1f} {y}H{high:.1f}" stroke="{MEAN}" stroke-width="8" stroke-opacity="0.2"/>'

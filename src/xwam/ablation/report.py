@@ -22,6 +22,7 @@ HOW = "## How it was measured\n\n" + " ".join(
         "Success is that of closed loop from start states that training never saw, the same for all rows.",
         "PSNR and SSIM are those of still cameras, AbsRel, delta1 and Chamfer distance those of every camera, over",
         "imagined moments of unseen expert episodes; a row without depth has no measures of geometry.",
+        "The last row is a dummy that repeats the frame which the model was given.",
         "Numbers are means over seeds ± half of their 95% interval by Student's t. A difference is taken seed by seed;",
         "where its interval holds 0 it is called noise. Nothing is corrected for the number of comparisons.",
         "Latency is the median of one chunk of actions, rows taking turns in one process with one thread.",

@@ -3,6 +3,7 @@
 out/ablation.json                                 what is compared
 out/<training>/seed-0/                            an ordinary run, and trained.json once it has ended
 out/<training>/seed-0/scores/<sampling>/...json   success and dreams of a task
+out/dummy.json                                    what repeating the last frame scores in the moments that are imagined
 out/latency.json                                  all rows' latency, measured in turn in one process
 """
 
@@ -24,7 +25,7 @@ from xwam.ablation.statistics import Values
 from xwam.core.files import read_json, write_json
 from xwam.core.types import Observation
 from xwam.data.processes import in_processes, progress_bar
-from xwam.evaluate import FIRST_DREAM_SEED, Imagined, Job, dream, play, single_threaded
+from xwam.evaluate import FIRST_DREAM_SEED, Imagined, Job, dream, play, repeat, single_threaded
 from xwam.model.lpips import LPIPS
 from xwam.sim.record import FIRST_EVALUATION_SEED
 from xwam.train.encoding import encode_ahead
@@ -33,6 +34,7 @@ from xwam.wam import WorldActionModel
 
 LATENCY_ROUNDS = 15
 OF_IMAGES = ("psnr_db", "ssim", "lpips")
+DUMMY = "repeat last frame"
 
 
 @dataclass(frozen=True)
@@ -87,7 +89,7 @@ def scores(config: AblationConfig, out: Path, row: Row, seed: int) -> dict[str, 
         successes |= {f"success/{task}": fmean(wins)} if wins else {}
         imagined = asked | {"dreams": config.dreams, "lpips": config.lpips is not None}
         dreams += kept(place.with_suffix(".dreams.json"), imagined, partial(_imagined, job, config))
-    means = {name: _mean([one[name] for one in dreams]) for name in (dreams[0] if dreams else ())}
+    means = _means(dreams)
     if row.depth == "none":  # its depth is unknown everywhere, which is no guess to be scored
         means = {name: mean for name, mean in means.items() if name.endswith(OF_IMAGES)}
     return ({"success": fmean(successes.values())} | successes if successes else {}) | means
@@ -140,14 +142,16 @@ def complete(config: AblationConfig, out: Path, workers: int) -> bool:
 
 
 def measured(config: AblationConfig, out: Path) -> dict[str, dict[str, Values]]:
-    """By row and measure, each seed's value."""
+    """By row and measure, each seed's value; the last row is the dummy's, which has no seeds and one value, at 0."""
     rows: dict[str, dict[str, dict[int, float]]] = {}
     for row in config.rows:
         measures = rows.setdefault(row.name, {})
         for seed in config.seeds:
             for measure, value in scores(config, out, row, seed).items():
                 measures.setdefault(measure, {})[seed] = value
-    return rows
+    asked = {"run": digest(config.base), "tasks": list(config.tasks), "dreams": config.dreams}
+    repeated = _means(kept(out / "dummy.json", asked, partial(_repeated, config, out)))
+    return rows | {DUMMY: {measure: {0: value} for measure, value in repeated.items()}} if repeated else rows
 
 
 def folder_of(out: Path, row: Row, seed: int) -> Path:
@@ -159,8 +163,18 @@ def _played(job: Job, episodes: int) -> list[bool]:
 
 
 def _imagined(job: Job, config: AblationConfig) -> list[dict[str, float | None]]:
-    seeds = range(FIRST_DREAM_SEED, FIRST_DREAM_SEED + config.dreams)
-    return [_scores(one, config.lpips) for seed in seeds for one in dream(replace(job, seed=seed))]
+    return [_scores(one, config.lpips) for seed in _dream_seeds(config) for one in dream(replace(job, seed=seed))]
+
+
+def _repeated(config: AblationConfig, out: Path) -> list[dict[str, float | None]]:
+    """The dummy's scores; of the first row's model only the robot and the frames matter."""
+    checkpoint = folder_of(out, config.rows[0], config.seeds[0]) / "export"
+    jobs = [Job(checkpoint, task, seed, config.execute) for task in config.tasks for seed in _dream_seeds(config)]
+    return [_known(one.flat()) for job in jobs for one in repeat(job)]
+
+
+def _dream_seeds(config: AblationConfig) -> range:
+    return range(FIRST_DREAM_SEED, FIRST_DREAM_SEED + config.dreams)
 
 
 def _scores(one: Imagined, lpips: str | None) -> dict[str, float | None]:
@@ -169,6 +183,11 @@ def _scores(one: Imagined, lpips: str | None) -> dict[str, float | None]:
         still, size = one.scores.static, one.moment.truth.scene.rgb.shape[2:]
         images = [clip.rgb[still, 1:].reshape(-1, *size) for clip in (one.dream.scene, one.moment.truth.scene)]
         numbers["all/static/lpips"] = float(_judge(lpips)(*images).mean())
+    return _known(numbers)
+
+
+def _known(numbers: dict[str, float]) -> dict[str, float | None]:
+    """With None for what is not known, which JSON can hold."""
     return {name: None if math.isnan(value) else value for name, value in numbers.items()}
 
 
@@ -177,9 +196,10 @@ def _judge(folder: str) -> LPIPS:
     return LPIPS(Path(folder))
 
 
-def _mean(values: Sequence[float | None]) -> float:
-    known = [value for value in values if value is not None]
-    return fmean(known) if known else math.nan
+def _means(scored: Sequence[dict[str, float | None]]) -> dict[str, float]:
+    """Of each measure, over those moments in which it is known; NaN if there is none."""
+    known = {name: [one[name] for one in scored if one[name] is not None] for name in (scored[0] if scored else ())}
+    return {name: fmean(values) if values else math.nan for name, values in known.items()}
 
 
 def _observation(model: WorldActionModel) -> Observation:

@@ -58,7 +58,8 @@ def task_table(measured: Measured) -> str:
     tasks = list(dict.fromkeys(name for found in measured.values() for name in found if name.startswith("success/")))
     lines = [["", *(task.rsplit("/", 1)[-1] for task in tasks)], ["---"] * (len(tasks) + 1)]
     for row, found in measured.items():
-        lines.append([row, *(f"{100 * fmean(found[task].values()):.0f}" for task in tasks)])
+        if SUCCESS.measure in found:
+            lines.append([row, *(f"{100 * fmean(found[task].values()):.0f}" for task in tasks)])
     return _lines(lines) if tasks else ""
 
 
@@ -72,7 +73,7 @@ def markdown_table(measured: Measured, latencies_s: Mapping[str, float], base: s
     lines = [[*titles, "latency ↓"], ["---"] * (len(columns) + 2)]
     for row, measures in measured.items():
         cells = [column.shown(SeedEstimate.of(measures.get(column.measure, {}))) for column in columns]
-        lines.append([row, *cells, f"{latencies_s[row] / latencies_s[base]:.2f}"])
+        lines.append([row, *cells, f"{latencies_s[row] / latencies_s[base]:.2f}" if row in latencies_s else "–"])
     return _lines(lines)
 
 
@@ -122,7 +123,7 @@ def as_json(measured: Measured, latencies_s: Mapping[str, float], comparisons: S
         }
 
     rows = {
-        row: {measure: about(values) for measure, values in measures.items()} | {"latency_s": latencies_s[row]}
+        row: {measure: about(values) for measure, values in measures.items()} | {"latency_s": latencies_s.get(row)}
         for row, measures in measured.items()
     }
     said = [{**comparison.model_dump(), "says": sentence(comparison, measured)} for comparison in comparisons]
