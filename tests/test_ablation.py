@@ -178,7 +178,7 @@ def test_the_picture_has_a_dot_for_every_seed_and_the_mean_between_them():
     name = "{http://www.w3.org/2000/svg}"
     assert [text.text for text in svg.findall(f"{name}text")] == ["a < b", "bare"]
     success, rel = svg.findall(f"{name}g")
-    assert success.find(f"{name}text").text == "success, %, higher is better"
+    assert success.find(f"{name}text").text == "success, % ↑"
     assert [tick.text for tick in success.findall(f"{name}text[@class='tick']")] == ["20.0", "40.0"]
     dots = [(float(dot.get("cx")), dot.get("r")) for dot in success.findall(f"{name}circle")]
     (mean, _), (low, _), (high, _), *bare = dots

@@ -61,13 +61,11 @@ def _panel(column: Column, measured: Measured) -> str:
 
 
 def _axis(column: Column, ends: tuple[float, float], x: Callable[[float], float], y: int) -> str:
-    unit = f", {column.unit}" if column.unit else ""
-    title = f"{column.title}{unit}, {'higher' if column.higher_is_better else 'lower'} is better"
     ticks = "".join(
         f'<text class="tick" x="{x(end):.1f}" y="{y + 4}" text-anchor="{anchor}">{text}</text>'
         for end, anchor, text in zip(ends, ("start", "end"), map(column.number, ends), strict=True)
     )
-    return f'<text x="{MARGIN}" y="{TITLE - 12}">{escape(title)}</text>{ticks}'
+    return f'<text x="{MARGIN}" y="{TITLE - 12}">{column.heading}</text>{ticks}'
 
 
 def _row(values: Values, x: Callable[[float], float], y: int) -> str:

@@ -54,7 +54,11 @@ def ablate(
     if by_task := task_table(rows):
         tables.append(f"## Success in each task, over all seeds, in percent\n\n{by_task}")
     said = "\n".join(f"- {sentence(comparison, rows)}" for comparison in config.comparisons)
-    picture = "![Success and what changed, a dot a seed](ablation.svg)"
+    picture = (
+        "![Success and what changed, a dot a seed](ablation.svg)\n\n"
+        "Success, and the imagined futures over what changed: small dots are seeds, large ones their means, pale bars "
+        "95% intervals."
+    )
     parts = [
         "# Ablation",
         _about(config, date, command),

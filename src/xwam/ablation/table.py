@@ -22,6 +22,11 @@ class Column:
     higher_is_better: bool
     scale: float = 1.0
 
+    @property
+    def heading(self) -> str:
+        unit = f", {self.unit}" if self.unit else ""
+        return f"{self.title}{unit} {'↑' if self.higher_is_better else '↓'}"
+
     def number(self, value: float) -> str:
         return f"{self.scale * value:.{self.digits}f}"
 
@@ -66,10 +71,7 @@ def task_table(measured: Measured) -> str:
 def markdown_table(measured: Measured, latencies_s: Mapping[str, float], base: str, region: str) -> str:
     """A line a row; latency of a chunk of actions is a ratio to the row `base`."""
     columns = columns_of(measured, region)
-    titles = [
-        "",
-        *(f"{c.title}{f', {c.unit}' if c.unit else ''} {'↑' if c.higher_is_better else '↓'}" for c in columns),
-    ]
+    titles = ["", *(column.heading for column in columns)]
     lines = [[*titles, "latency ↓"], ["---"] * (len(columns) + 2)]
     for row, measures in measured.items():
         cells = [column.shown(SeedEstimate.of(measures.get(column.measure, {}))) for column in columns]
