@@ -156,7 +156,7 @@ def test_a_sentence_says_both_ways_and_when_it_is_noise():
 def test_the_table_shows_means_and_what_is_missing():
     measured = {"base": rows({0: 0.5, 1: 0.6}, psnr={0: 20.0, 1: 21.0}), "bare": rows({0: 0.5})}
     lines = markdown_table(measured, {"base": 0.2, "bare": 0.1}, "base", "all").splitlines()
-    assert lines[0] == "|  | success, % ↑ | PSNR, dB ↑ | latency ↓ |", "a measure that no row has is no column"
+    assert lines[0] == "|  | success, % ↑ | PSNR, dB ↑ | latency, × ↓ |", "a measure that no row has is no column"
     assert lines[2] == "| base | 55.0 ± 63.5 | 20.50 ± 6.35 | 1.00 |"
     assert lines[3] == "| bare | 50.0 | – | 0.50 |"
     told = as_json(measured, {"base": 0.2, "bare": 0.1}, [Comparison(what="it", row="base", against="bare")])

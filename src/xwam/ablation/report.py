@@ -25,7 +25,8 @@ HOW = "## How it was measured\n\n" + " ".join(
         "The last row is a dummy that repeats the frame which the model was given.",
         "Numbers are means over seeds ± half of their 95% interval by Student's t. A difference is taken seed by seed;",
         "where its interval holds 0 it is called noise. Nothing is corrected for the number of comparisons.",
-        "Latency is the median of one chunk of actions, rows taking turns in one process with one thread.",
+        "Latency is the median time of one chunk of actions, 1 being that of the row which others are compared with;",
+        "rows took turns in one process with one thread.",
         "LPIPS is measured if weights are given (docs/ablation.md).",
     )
 )

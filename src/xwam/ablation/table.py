@@ -72,7 +72,7 @@ def markdown_table(measured: Measured, latencies_s: Mapping[str, float], base: s
     """A line a row; latency of a chunk of actions is a ratio to the row `base`."""
     columns = columns_of(measured, region)
     titles = ["", *(column.heading for column in columns)]
-    lines = [[*titles, "latency ↓"], ["---"] * (len(columns) + 2)]
+    lines = [[*titles, "latency, × ↓"], ["---"] * (len(columns) + 2)]
     for row, measures in measured.items():
         cells = [column.shown(SeedEstimate.of(measures.get(column.measure, {}))) for column in columns]
         lines.append([row, *cells, f"{latencies_s[row] / latencies_s[base]:.2f}" if row in latencies_s else "–"])

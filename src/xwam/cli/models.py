@@ -267,7 +267,8 @@ def convert(source: Positional[Path], out: Positional[Path], model: str | None =
     Args:
         source: Folder of a released checkpoint, its mp_rank_00_model_states.pt, or a folder that convert wrote.
         out: Folder to write.
-        model: Name of the released model: writes one folder that eval and imagine take, rather than loose parts.
+        model: Name of the released model: writes one folder that imagine and score take, once UMT5's tokenizer lies in
+            its `tokenizer`, rather than loose parts.
     """
     from xwam.convert import convert as convert_checkpoint
 
