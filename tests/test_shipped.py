@@ -1,6 +1,8 @@
 """The model that ships with the package: small enough, honest about its training, and with eyes for small things."""
 
 import json
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +15,7 @@ from xwam.sim.record import FIRST_EVALUATION_SEED
 from xwam.wam import WorldActionModel
 
 MEGABYTE = 1e6
+ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture(scope="module")
@@ -26,6 +29,15 @@ def test_it_is_small_and_says_what_it_was_trained_on(nano):
     environments = {name for name, _ in provenance["trained_on"]}
     assert environments == set(tasks_of(["metaworld/mt10"]))
     assert max(seed for _, seed in provenance["trained_on"]) < FIRST_EVALUATION_SEED
+
+
+def test_the_readmes_example_acts_with_it(monkeypatch):
+    [example] = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    monkeypatch.chdir(ROOT)
+    names = {}
+    exec(example, names)
+    names["world"].close()
+    assert names["chunk"].actions.shape == (16, 4)
 
 
 @pytest.mark.parametrize(("task", "colour"), [("reach-v3", 0), ("push-v3", 1)])

@@ -350,7 +350,7 @@ class WorldActionModel(nn.Module):
     @classmethod
     def load(
         cls,
-        folder: Path,
+        folder: Path | str,
         device: str = "cpu",
         dtype: torch.dtype | None = None,
         references: Mapping[str, Path | str] | None = None,
@@ -364,7 +364,8 @@ class WorldActionModel(nn.Module):
         Raises ValueError if a file is missing, damaged, or does not fit the others.
         """
         dtype = dtype or (torch.bfloat16 if torch.device(device).type == "cuda" else torch.float32)
-        about, elsewhere, references = described(folder), references_of(folder), references or {}
+        folder, references = Path(folder), references or {}
+        about, elsewhere = described(folder), references_of(folder)
         config, weights = ModelConfig.parse(about["model"]), read_weights(folder, device)
         if "base" in elsewhere:
             base = cls.load(base_of(elsewhere["base"], references), device, dtype, references)
